@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"aioc/lib/api"
+	"aioc/lib/cli"
+	"aioc/lib/wire"
+)
+
+// How long a failed message waits before it is tried again.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = time.Minute
+)
+
+// waitingRoom is how many failed messages can wait beside the ones that are
+// being handled, so that they do not stop the others.
+const waitingRoom = 64
+
+// job is a message in hand.
+type job struct {
+	n       uint64
+	typ     string
+	source  string
+	tag     string
+	id      []byte // JSON text of the request id, or nil
+	request bool   // its sender waits for a response
+	data    []byte
+	binary  []byte // nil without a binary part
+	tries   int
+}
+
+// newJob copies what a handler needs of a message.
+func newJob(n uint64, f *wire.Frame) *job {
+	h := f.Header
+	j := &job{
+		n: n, typ: string(h.Type), source: string(h.Source), tag: string(h.Tag),
+		id:      append([]byte(nil), h.RequestID...),
+		request: h.AwaitResponse && h.RequestID != nil,
+		data:    append([]byte(nil), f.Data...),
+	}
+	if f.Binary != nil {
+		j.binary = append([]byte{}, f.Binary...)
+	}
+	return j
+}
+
+// handlers gives each message to a process of its own, and tries those again
+// that failed.
+type handlers struct {
+	ctx     context.Context // ends all processes
+	end     context.CancelCauseFunc
+	atOnce  int
+	attempt func(ctx context.Context, j *job) (stdout []byte, err error)
+	respond func(request api.Request, data, binary []byte) error
+	done    func(n uint64, err error)
+	print   func([]byte) error
+	log     func(format string, args ...any)
+	active  func() // called when something has happened
+
+	wg sync.WaitGroup
+
+	mu      sync.Mutex
+	ready   []*job
+	running int
+	waiting int  // failed, and in a pause
+	ended   bool // nothing new is begun
+}
+
+// take puts a message into the queue.
+func (h *handlers) take(n uint64, f *wire.Frame) error {
+	j := newJob(n, f)
+	h.active()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ready = append(h.ready, j)
+	h.begin()
+	return nil
+}
+
+// begin starts as many handlers as there may be. h.mu is held.
+func (h *handlers) begin() {
+	for !h.ended && h.ctx.Err() == nil && h.running < h.atOnce && len(h.ready) > 0 {
+		j := h.ready[0]
+		h.ready = h.ready[1:]
+		h.running++
+		h.wg.Go(func() {
+			h.handle(j)
+			h.active()
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.running--
+			h.begin()
+		})
+	}
+}
+
+// busy reports whether a message is in hand.
+func (h *handlers) busy() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.running+h.waiting+len(h.ready) > 0
+}
+
+// stop begins nothing new and returns when the last process has ended, which
+// is soon when ctx has. What is not done then goes back to the queue because
+// it is never acknowledged.
+func (h *handlers) stop() {
+	h.mu.Lock()
+	h.ended = true
+	h.mu.Unlock()
+	h.wg.Wait()
+}
+
+// handle makes one attempt at j and deals with the outcome.
+func (h *handlers) handle(j *job) {
+	j.tries++
+	out, err := h.attempt(h.ctx, j)
+	var start *startError
+	switch {
+	case err != nil && (h.ctx.Err() != nil || errors.As(err, &start)):
+		if start != nil {
+			h.end(start)
+		}
+		h.done(j.n, err)
+	case j.request:
+		h.answer(j, out, err)
+	case err != nil:
+		h.again(j, err)
+	default:
+		if len(out) > 0 {
+			if err := h.print(out); err != nil {
+				h.end(err)
+				h.done(j.n, err)
+				return
+			}
+		}
+		h.done(j.n, nil)
+	}
+}
+
+// answer sends the response to a request: what the handler printed, or why it
+// failed.
+func (h *handlers) answer(j *job, out []byte, err error) {
+	if err != nil {
+		h.log("handler %w; the request of %s is answered with an error", err, j.source)
+		out = append(wire.AppendString([]byte(`{"error": `), "handler "+err.Error()), '}')
+	}
+	err = h.respond(api.Request{Type: j.typ, Source: j.source, RequestID: j.id}, out, nil)
+	if errors.Is(err, api.ErrLost) {
+		h.done(j.n, err) // comes again from the restarted connector
+		return
+	}
+	if err != nil {
+		h.log("response to %s: %w", j.source, err)
+	}
+	h.done(j.n, nil)
+}
+
+// again has j tried again after a pause.
+func (h *handlers) again(j *job, err error) {
+	pause := pauseAfter(j.tries)
+	h.log("handler %w (type %s, try %d), again in %v", err, j.typ, j.tries, pause.Round(10*time.Millisecond))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting++
+	time.AfterFunc(pause, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.waiting--
+		h.ready = append([]*job{j}, h.ready...) // the oldest first
+		h.begin()
+	})
+}
+
+// pauseAfter is the pause after so many tries: it doubles, and a random half
+// of it keeps those apart that failed together.
+func pauseAfter(tries int) time.Duration {
+	pause := lastPause
+	if tries < 10 {
+		pause = min(firstPause<<(tries-1), lastPause)
+	}
+	return pause/2 + rand.N(pause/2+1)
+}
+
+// startError says that the command cannot be run at all.
+type startError struct {
+	command string
+	err     error
+}
+
+func (e *startError) Error() string {
+	err := e.err
+	var detail *exec.Error
+	if errors.As(err, &detail) {
+		err = detail.Err
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Sprintf("command %q: %v", e.command, err)
+}
+
+func (e *startError) Unwrap() error { return e.err }
+
+// status is 127 when there is no such command, else 126.
+func (e *startError) status() int {
+	if errors.Is(e.err, exec.ErrNotFound) || errors.Is(e.err, fs.ErrNotExist) {
+		return cli.NotFound
+	}
+	return cli.CannotExecute
+}
+
+// never reports whether a command that failed to start with err never will.
+func never(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES, syscall.ENOEXEC,
+		syscall.EPERM, syscall.EISDIR, syscall.ELOOP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// facts are the environment variables that tell a handler about its message.
+var facts = [...]string{"AIOC_MESSAGE_TYPE", "AIOC_SOURCE_ID", "AIOC_REQUEST_ID", "AIOC_TAG", "AIOC_BINARY", "AIOC_TRIES"}
+
+// environment is the environment of all handlers: that of this program without
+// what another handler may have been told, and with the way to the connector.
+func environment(own []string, t api.Target) []string {
+	env := make([]string, 0, len(own)+len(facts)+3)
+next:
+	for _, e := range own {
+		for _, f := range facts {
+			if strings.HasPrefix(e, f+"=") {
+				continue next
+			}
+		}
+		env = append(env, e)
+	}
+	// A later value wins over an earlier one.
+	for _, v := range [][2]string{{"AIOC_CONFIG", t.ConfigFile}, {"AIOC_DIR", t.Dir}, {"AIOC_CONNECTOR", t.Connector}} {
+		if v[1] != "" {
+			env = append(env, v[0]+"="+v[1])
+		}
+	}
+	return env
+}
+
+// idText is a request id in the form that -response-id of aioc-send reads.
+func idText(id []byte) string {
+	text, ok := wire.Text(id)
+	if !ok || text == "" || text[0] == '"' || strings.Trim(text, "0123456789") == "" {
+		return string(id)
+	}
+	return text
+}

@@ -1,0 +1,425 @@
+// Aioc-send sends what it reads on standard input through a running connector.
+// See aioc-send(1).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"aioc/lib/api"
+	"aioc/lib/cli"
+	"aioc/lib/config"
+	"aioc/lib/wire"
+)
+
+const name = "aioc-send"
+
+// grace is how long the connector has to answer for what is on its way when
+// the program is told to end.
+const grace = 500 * time.Millisecond
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program: its arguments and streams in, its exit status out.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	pipe := make(chan os.Signal, 1) // a write that fails says it, and is told
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
+	go func() {
+		select {
+		case s := <-signals:
+			end(signalError{s.(syscall.Signal)})
+			signal.Stop(signals) // the second one ends the program at once
+		case <-ctx.Done():
+		}
+	}()
+	p := program{stdin: stdin, stdout: stdout, stderr: stderr, connect: connect}
+	return p.run(ctx, args)
+}
+
+// The statuses that a composer can ask for.
+const (
+	usage   = cli.Usage
+	refused = cli.Refused
+)
+
+// statusError is an error that knows its exit status.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+// signalError ends the work because of a signal.
+type signalError struct{ syscall.Signal }
+
+func (e signalError) Error() string { return "ended by signal: " + e.Signal.String() }
+
+// errTimeout ends the work because of -timeout.
+var errTimeout = errors.New("time is up")
+
+// options is the command line.
+type options struct {
+	target                    api.Target
+	typ, to, tag              string
+	requestID, responseID     string
+	requestJSON, responseJSON []byte // the same as JSON text
+	binary                    string
+	lines, records, raw       bool
+	envelope                  bool
+	ack, await, wait          bool
+	timeout                   time.Duration // 0: none
+}
+
+// parse reads the command line. When done is true the program ends with status.
+func parse(args []string, stdout, stderr io.Writer) (o *options, status int, done bool) {
+	o = new(options)
+	set := cli.New(name, "[flags] <input", stdout, stderr)
+	file, dir, connector := set.Config(), set.Dir(), set.Connector()
+	typ := set.String("type", "", "TYPE", "message type (default: the first of send_message_types)")
+	to := set.String("to", "", "NAME", "the client it is for; a server needs it")
+	tag := set.String("tag", "", "TAG", "label of the messages")
+	requestID := set.String("request-id", "", "ID", "request_id: digits are an integer, all else a string")
+	responseID := set.String("response-id", "", "ID", "response_id: answer to the request with this id")
+	bin := set.String("binary", "", "FILE", "each message has the content of FILE as its binary part")
+	lines := set.Bool("lines", "each line is a message (default: each JSON value)")
+	records := set.Bool("0", "each NUL-ended record is a message")
+	raw := set.Bool("raw", "all input is one message")
+	whole := set.Bool("envelope", "each JSON object is a whole message; with -await print whole responses")
+	ack := set.Bool("ack", "wait until the peer has taken the messages")
+	await := set.Bool("await", "wait for the response to each message and print it")
+	wait := set.Bool("wait", "wait for a peer that is away")
+	timeout := set.Duration("timeout", 0, "D", "how long to wait at most: for each response (default 60s), or with -ack or -wait in all")
+	rest, status, done := set.Parse(args)
+	if done {
+		return nil, status, true
+	}
+	mistake := func(format string, args ...any) (*options, int, bool) {
+		return nil, set.Mistake(format, args...), true
+	}
+	*o = options{
+		target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector},
+		typ:    *typ, to: *to, tag: *tag, requestID: *requestID, responseID: *responseID, binary: *bin,
+		lines: *lines, records: *records, raw: *raw, envelope: *whole,
+		ack: *ack, await: *await, wait: *wait, timeout: *timeout,
+	}
+	if len(rest) > 0 {
+		return mistake("unexpected argument %q: messages are read from standard input", rest[0])
+	}
+	// An empty argument is most likely a shell variable that is not set.
+	for _, f := range []struct{ name, value string }{
+		{"type", o.typ}, {"to", o.to}, {"tag", o.tag}, {"binary", o.binary},
+	} {
+		if f.value == "" && set.Given(f.name) {
+			return mistake("-%s: the argument is empty", f.name)
+		}
+	}
+	var format string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"-lines", o.lines}, {"-0", o.records}, {"-raw", o.raw}, {"-envelope", o.envelope}} {
+		if f.set && format != "" {
+			return mistake("%s can't be used with %s: each says what a message of the input is", f.name, format)
+		}
+		if f.set {
+			format = f.name
+		}
+	}
+	if o.envelope && o.binary != "" {
+		return mistake("-binary can't be used with -envelope: binary_base64 is the binary part")
+	}
+	if o.binary == "-" {
+		return mistake("-binary -: standard input is the data of the messages; name a file")
+	}
+	if o.await && set.Given("response-id") {
+		return mistake("-response-id can't be used with -await: a response is not answered itself")
+	}
+	var err error
+	if set.Given("request-id") {
+		if o.requestJSON, err = idJSON(o.requestID); err != nil {
+			return mistake("-request-id %s: %w", o.requestID, err)
+		}
+	}
+	if set.Given("response-id") {
+		if o.responseJSON, err = idJSON(o.responseID); err != nil {
+			return mistake("-response-id %s: %w", o.responseID, err)
+		}
+	}
+	if o.tag != "" {
+		if err := config.ValidTag(o.tag); err != nil {
+			return mistake("-tag: %w", err)
+		}
+	}
+	if set.Given("timeout") {
+		if !o.await && !o.ack && !o.wait {
+			return mistake("-timeout can only be used with -await, -ack or -wait")
+		}
+		if o.timeout == 0 {
+			return mistake("-timeout: want more than 0")
+		}
+	}
+	return o, cli.OK, false
+}
+
+// program is one run.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	connect        func(context.Context, api.Target) (client, error)
+}
+
+// run does all but to listen for signals: a signal ends ctx with a signalError.
+func (p *program) run(ctx context.Context, args []string) int {
+	o, status, done := parse(args, p.stdout, p.stderr)
+	if done {
+		return status
+	}
+	bin, err := readBinary(o.binary)
+	if err != nil {
+		cli.Errorf(p.stderr, name, "-binary: %w", err)
+		return cli.Failed
+	}
+	cl, err := p.connect(ctx, o.target)
+	if err == nil {
+		defer cl.Close()
+		var c *composer
+		if c, err = newComposer(cl.Info(), o, bin); err == nil {
+			return p.send(ctx, cl, c, o)
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cli.Report(p.stderr, name, err)
+	return statusOf(err)
+}
+
+// readBinary reads the file of -binary, if there is one.
+func readBinary(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, wire.MaxFrame+1))
+	if err == nil && len(b) > wire.MaxFrame {
+		err = fmt.Errorf("%s is longer than %d bytes", path, wire.MaxFrame)
+	}
+	return b, err
+}
+
+// send passes on the input to the end, and reports.
+func (p *program) send(ctx context.Context, cl client, c *composer, o *options) int {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	a := newAwaiter(p.stdout, o.envelope, o.responseTimeout(), end)
+	defer a.stop()
+	if o.timeout > 0 && !o.await {
+		defer time.AfterFunc(o.timeout, func() { end(errTimeout) }).Stop()
+	}
+	// A Put that waits is interrupted by closing, but not at once: what is on
+	// its way may yet be answered.
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, func() { cl.Close() })
+	})()
+
+	s := cl.Sender(api.SendOptions{Wait: o.wait, Responses: a.response})
+	in := newInput(ctx, p.stdin, s.Flush)
+	defer in.close()
+	switch {
+	case o.lines:
+		in.cut = in.cutAt('\n')
+	case o.records:
+		in.cut = in.cutAt(0)
+	case o.raw:
+		in.cut = in.cutAll
+	default:
+		in.cut = in.cutValue
+	}
+	put := 0
+	err := func() error {
+		for {
+			read, err := in.next()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			m, err := c.compose(read)
+			if err != nil {
+				return err
+			}
+			if m.await != nil {
+				if err := a.add(ctx, put+1, m.await, s.Flush); err != nil {
+					return err
+				}
+			}
+			if err := s.Put(m.header, m.data, m.binary); err != nil {
+				return err
+			}
+			put++
+		}
+	}()
+
+	finishing := ctx
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		finishing, cancel = context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+	}
+	taken, missed := s.Finish(finishing)
+	if missed != nil {
+		err = missed // it came before what the loop met
+	}
+	if ctx.Err() == nil {
+		a.wait(ctx, taken) // its error is the cause of ctx
+	}
+	return p.report(ctx, a, put, taken, err)
+}
+
+// responseTimeout is how long to wait for a response.
+func (o *options) responseTimeout() time.Duration {
+	if o.timeout > 0 {
+		return o.timeout
+	}
+	return time.Minute
+}
+
+// report says on stderr what did not go as asked, and returns the status.
+func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err error) int {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	status := statusOf(err)
+	for _, line := range a.failed() {
+		cli.Errorf(p.stderr, name, "%s", line)
+		if err == nil {
+			status = cli.Temporary
+		}
+	}
+	var notTaken *api.NotTaken
+	var output *outputError
+	switch {
+	case err == nil:
+	case errors.As(err, &output):
+		if status == cli.Failed {
+			cli.Errorf(p.stderr, name, "%w", err)
+		}
+	case err == errNoResponse:
+		cli.Errorf(p.stderr, name, "%s got no response in time", a.missing(taken))
+	case errors.As(err, &notTaken):
+		p.tell(taken, notTaken.Index, reasonOf(notTaken))
+	case ctx.Err() != nil && taken == put:
+		cli.Errorf(p.stderr, name, "%s taken: %w", messages(taken), err)
+	default:
+		p.tell(taken, taken, err.Error())
+	}
+	return status
+}
+
+// tell reports how many messages were taken, and that the one at index was not.
+func (p *program) tell(taken, index int, reason string) {
+	cli.Errorf(p.stderr, name, "%s taken, message %d was not: %s", messages(taken), index+1, reason)
+}
+
+func messages(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprint(n, " messages")
+}
+
+// reasonOf is why a message was not taken, in words.
+func reasonOf(n *api.NotTaken) string {
+	if n.Text != "" {
+		return n.Text
+	}
+	switch n.Reason {
+	case "away":
+		return "the peer is not connected (-wait waits for it)"
+	case "full":
+		return "the queue is full"
+	case "type":
+		return "the connector does not send its type"
+	case "name":
+		return "the connector does not know its destination"
+	case "size":
+		return "it is too long"
+	case "closed":
+		return "the connection was closed"
+	case "stopped":
+		return "the connector is stopped"
+	}
+	return "refused: " + n.Reason
+}
+
+// statusOf is the exit status for err.
+func statusOf(err error) int {
+	var (
+		own      *statusError
+		input    *inputError
+		output   *outputError
+		signaled signalError
+		notTaken *api.NotTaken
+		bad      config.Errors
+	)
+	switch {
+	case err == nil:
+		return cli.OK
+	case errors.As(err, &own):
+		return own.status
+	case errors.As(err, &input):
+		return cli.BadData
+	case errors.As(err, &signaled):
+		return cli.Signaled(int(signaled.Signal))
+	case errors.As(err, &output):
+		if errors.Is(err, syscall.EPIPE) {
+			return cli.Signaled(int(syscall.SIGPIPE))
+		}
+		return cli.Failed
+	case errors.As(err, &notTaken):
+		switch notTaken.Reason {
+		case "away", "full", "closed":
+			return cli.Temporary
+		case "type", "name":
+			return cli.Refused
+		case "size", "bad":
+			return cli.BadData
+		case "stopped":
+			return cli.Unavailable
+		}
+		return cli.Failed
+	case errors.Is(err, errTimeout), errors.Is(err, errNoResponse):
+		return cli.Timeout
+	case errors.Is(err, api.ErrLost):
+		return cli.Temporary
+	case errors.Is(err, api.ErrNoConnector):
+		return cli.Unavailable
+	case errors.Is(err, api.ErrSeveral):
+		return cli.Usage
+	case errors.Is(err, api.ErrRefused):
+		return cli.Refused
+	case errors.As(err, &bad):
+		return cli.BadConfig
+	}
+	return cli.Failed
+}

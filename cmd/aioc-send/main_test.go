@@ -1,0 +1,652 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"aioc/lib/api"
+	"aioc/lib/config"
+	"aioc/lib/wire"
+)
+
+// fake is a connector that takes messages as long as it is told to.
+type fake struct {
+	info api.Info
+
+	refuse  *api.NotTaken // at its index
+	lost    bool          // the connection breaks at the end
+	block   bool          // takes nothing and says nothing, until closed
+	answer  func(f *fake, m sent)
+	failure error // of Finish, once all were taken
+
+	mu     sync.Mutex
+	opts   api.SendOptions
+	target api.Target
+	sent   []sent
+	flush  int
+	closed chan struct{}
+}
+
+type sent struct{ header, data, binary string }
+
+func client1() *fake {
+	return &fake{
+		info:   api.Info{Name: "client1", Peer: "('127.0.0.1', 10673)", SendTypes: []string{"any", "sum"}, RecvTypes: []string{"any"}, Native: true},
+		closed: make(chan struct{}),
+	}
+}
+
+func server1() *fake {
+	f := client1()
+	f.info.Name, f.info.Peer, f.info.Server = "('127.0.0.1', 10673)", "", true
+	return f
+}
+
+func (f *fake) Info() api.Info { return f.info }
+func (f *fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case <-f.closed:
+	default:
+		close(f.closed)
+	}
+	return nil
+}
+
+func (f *fake) Sender(o api.SendOptions) sender { f.opts = o; return f }
+
+func (f *fake) Put(header, data, binary []byte) error {
+	if f.block {
+		<-f.closed
+		return api.ErrLost
+	}
+	m := sent{string(header), string(data), string(binary)}
+	f.mu.Lock()
+	if f.refuse != nil && len(f.sent) == f.refuse.Index {
+		f.mu.Unlock()
+		return f.refuse
+	}
+	f.sent = append(f.sent, m)
+	f.mu.Unlock()
+	if f.answer != nil {
+		f.answer(f, m)
+	}
+	return nil
+}
+
+func (f *fake) Flush() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flush++
+	return nil
+}
+
+func (f *fake) Finish(ctx context.Context) (int, error) {
+	f.mu.Lock()
+	n := len(f.sent)
+	f.mu.Unlock()
+	switch {
+	case f.block:
+		select {
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-f.closed:
+			return n, api.ErrLost
+		}
+	case f.refuse != nil && n == f.refuse.Index:
+		return n, f.refuse
+	case f.lost:
+		return n - 1, api.ErrLost
+	}
+	return n, f.failure
+}
+
+// respond sends a response from another goroutine would: from this one.
+func (f *fake) respond(header, data string) {
+	raw, err := wire.AppendFrame(nil, []byte(header), []byte(data), nil)
+	if err != nil {
+		panic(err)
+	}
+	frame, err := wire.ParseFrame(raw)
+	if err != nil {
+		panic(err)
+	}
+	f.opts.Responses(&frame)
+}
+
+// result is what a run of the program left.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+func (f *fake) run(ctx context.Context, stdin io.Reader, args ...string) outcome {
+	var stdout, stderr bytes.Buffer
+	p := program{stdin: stdin, stdout: &stdout, stderr: &stderr,
+		connect: func(_ context.Context, t api.Target) (client, error) {
+			f.target = t
+			return f, nil
+		}}
+	status := p.run(ctx, args)
+	return outcome{status, stdout.String(), stderr.String()}
+}
+
+const toPeer = `"destination_id": "('127.0.0.1', 10673)"`
+
+func TestSend(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "b")
+	if err := os.WriteFile(binary, []byte("\x00\x01"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(t.TempDir(), "e")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	head := `{"message_type": "any", "source_id": "client1", ` + toPeer
+	tests := []struct {
+		name  string
+		fake  *fake
+		args  string
+		input string
+		want  []sent
+	}{
+		{"JSON by default, the first type", client1(), "", `{"a":1} 2`,
+			[]sent{{head + "}", `{"a":1}`, ""}, {head + "}", "2", ""}}},
+		{"nothing at all", client1(), "", "", nil},
+		{"raw nothing", client1(), "-raw", "", []sent{{head + "}", "", ""}}},
+		{"another type", client1(), "-type sum", "1",
+			[]sent{{strings.Replace(head, "any", "sum", 1) + "}", "1", ""}}},
+		{"lines", client1(), "-lines", "a\nb", []sent{{head + "}", "a", ""}, {head + "}", "b", ""}}},
+		{"records", client1(), "-0", "a\x00", []sent{{head + "}", "a", ""}}},
+		{"everything in the header", client1(),
+			"-request-id 0 -response-id x -binary " + binary + " -ack -tag a:b", "1",
+			[]sent{{head + `, "request_id": 0, "response_id": "x", "with_binary": true, "wait_for_ack": true, "tag": "a:b"}`, "1", "\x00\x01"}}},
+		{"an empty binary file is no binary part", client1(), "-binary " + empty, "1", []sent{{head + "}", "1", ""}}},
+		{"ids: digits", client1(), "-request-id 007", "1", []sent{{head + `, "request_id": 7}`, "1", ""}}},
+		{"ids: a string of digits", client1(), `-request-id "7"`, "1", []sent{{head + `, "request_id": "7"}`, "1", ""}}},
+		{"ids: a string", client1(), `-request-id -é`, "1", []sent{{head + `, "request_id": "-\u00e9"}`, "1", ""}}},
+		{"the peer by name", client1(), "-to ('127.0.0.1',_10673)", "1", []sent{{head + "}", "1", ""}}},
+		{"from a server", server1(), "-to pump7", "1",
+			[]sent{{`{"message_type": "any", "source_id": "('127.0.0.1', 10673)", "destination_id": "pump7"}`, "1", ""}}},
+		{"a ping", client1(), "-type _ping", "1", []sent{{strings.Replace(head, "any", "_ping", 1) + "}", "1", ""}}},
+
+		{"an envelope", client1(), "-envelope",
+			`{"message_type":"sum","source_id":"x","tag":"t","destination_id":"y","data_text":"q"}`,
+			[]sent{{`{"message_type": "sum", "source_id": "client1", "tag": "t", ` + toPeer + `}`, "q", ""}}},
+		{"an envelope with little in it", client1(), "-envelope", `{}`, []sent{{`{"source_id": "client1", "message_type": "any", ` + toPeer + `}`, "", ""}}},
+		{"envelopes that repeat", client1(), "-envelope",
+			`{"message_type":"sum","data":1}{"message_type":"sum","data":2}{"message_type":"sum","binary_base64":"AA=="}{"message_type":"any"}`,
+			[]sent{
+				{`{"message_type": "sum", "source_id": "client1", ` + toPeer + `}`, "1", ""},
+				{`{"message_type": "sum", "source_id": "client1", ` + toPeer + `}`, "2", ""},
+				{`{"message_type": "sum", "with_binary": true, "source_id": "client1", ` + toPeer + `}`, "", "\x00"},
+				{`{"message_type": "any", "source_id": "client1", ` + toPeer + `}`, "", ""},
+			}},
+		{"flags win over envelopes", client1(), "-envelope -type any -tag u -request-id 1 -response-id 2 -ack",
+			`{"message_type":"sum","tag":"t","request_id":5}`,
+			[]sent{{`{"message_type": "any", "tag": "u", "request_id": 1, "source_id": "client1", ` + toPeer +
+				`, "response_id": 2, "wait_for_ack": true}`, "", ""}}},
+		{"an envelope from a server", server1(), "-envelope", `{"message_type":"any","destination_id":"c"}`,
+			[]sent{{`{"message_type": "any", "destination_id": "c", "source_id": "('127.0.0.1', 10673)"}`, "", ""}}},
+		{"an envelope from a server to another", server1(), "-envelope -to d", `{"message_type":"any","destination_id":"c"}`,
+			[]sent{{`{"message_type": "any", "destination_id": "d", "source_id": "('127.0.0.1', 10673)"}`, "", ""}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			args := strings.Fields(tt.args)
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "_1", " 1")
+			}
+			got := tt.fake.run(t.Context(), strings.NewReader(tt.input), args...)
+			if got != (outcome{}) {
+				t.Errorf("got %+v", got)
+			}
+			if fmt.Sprintf("%q", tt.fake.sent) != fmt.Sprintf("%q", tt.want) {
+				t.Errorf("sent %q\nwant %q", tt.fake.sent, tt.want)
+			}
+		})
+	}
+}
+
+func TestUsageMistakes(t *testing.T) {
+	tests := []struct{ args, want string }{
+		{"x", `unexpected argument "x"`},
+		{"-lines -0", "-0 can't be used with -lines"},
+		{"-raw -envelope", "-envelope can't be used with -raw"},
+		{"-envelope -binary x", "-binary can't be used with -envelope"},
+		{"-binary -", "-binary -: standard input"},
+		{"-await -response-id 1", "-response-id can't be used with -await"},
+		{"-timeout 1", "-timeout can only be used with -await, -ack or -wait"},
+		{"-await -timeout 0", "-timeout: want more than 0"},
+		{"-type=", "-type: the argument is empty"},
+		{"-to=", "-to: the argument is empty"},
+		{"-tag a/b", "-tag: "},
+		{`-request-id "7`, "whole JSON string"},
+		{`-response-id "7"8`, "whole JSON string"},
+		{"-request-id=", "want an id"},
+		{"-nonesuch", "nonesuch"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			f := client1()
+			got := f.run(t.Context(), strings.NewReader("1"), strings.Fields(tt.args)...)
+			if got.status != 2 || !strings.Contains(got.stderr, tt.want) || !strings.HasSuffix(got.stderr, "see aioc-send -h\n") {
+				t.Errorf("got %+v, want %q", got, tt.want)
+			}
+			if f.target != (api.Target{}) || f.sent != nil {
+				t.Error("something was done")
+			}
+		})
+	}
+}
+
+func TestWhatDoesNotFitTheConnector(t *testing.T) {
+	python := client1()
+	python.info.Native = false
+	none := client1()
+	none.info.SendTypes = nil
+	tests := []struct {
+		name   string
+		fake   *fake
+		args   string
+		status int
+		want   string
+	}{
+		{"a type it does not send", client1(), "-type x", 77, `type "x" is not one that the connector sends (send_message_types): any, sum`},
+		{"a reserved type", client1(), "-type _pubsub", 77, `type "_pubsub"`},
+		{"another peer", client1(), "-to pump7", 2, "-to pump7: the connector is a client"},
+		{"no peer", server1(), "", 2, "-to is missing"},
+		{"-ack of a Python one", python, "-ack", 2, "-ack can't be used here"},
+		{"-wait of a Python one", python, "-wait", 2, "-wait can't be used here"},
+		{"no types", none, "", 2, "-type is missing"},
+		{"no types but one given", none, "-type any", 77, "it sends none"},
+		{"a header too long", client1(), "-request-id " + strings.Repeat("x", 65536), 2, "at most 65535"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := tt.fake.run(t.Context(), strings.NewReader("1"), strings.Fields(tt.args)...)
+			if got.status != tt.status || !strings.Contains(got.stderr, tt.want) || len(tt.fake.sent) > 0 {
+				t.Errorf("got %+v, want %d and %q", got, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+func TestConnectFailures(t *testing.T) {
+	tests := []struct {
+		err  error
+		want int
+	}{
+		{fmt.Errorf("dir: %w", api.ErrNoConnector), 69},
+		{fmt.Errorf("a and b: %w", api.ErrSeveral), 2},
+		{fmt.Errorf("socket: %w", api.ErrRefused), 77},
+		{config.Errors{errors.New("key x"), errors.New("key y")}, 78},
+		{io.ErrUnexpectedEOF, 1},
+	}
+	for _, tt := range tests {
+		var stderr bytes.Buffer
+		p := program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr,
+			connect: func(context.Context, api.Target) (client, error) { return nil, tt.err }}
+		if got := p.run(t.Context(), nil); got != tt.want || !strings.HasPrefix(stderr.String(), "aioc-send: ") {
+			t.Errorf("%v: got %d, %q, want %d", tt.err, got, stderr.String(), tt.want)
+		}
+	}
+}
+
+func TestTheConnectorIsTheOneAskedFor(t *testing.T) {
+	t.Setenv("AIOC_DIR", "/d")
+	f := client1()
+	f.run(t.Context(), strings.NewReader(""), "-config", "c", "-connector", "n")
+	if want := (api.Target{ConfigFile: "c", Dir: "/d", Connector: "n"}); f.target != want {
+		t.Errorf("got %+v, want %+v", f.target, want)
+	}
+}
+
+func TestFailuresSayWhatWasTaken(t *testing.T) {
+	refuse := func(index int, reason, text string) *fake {
+		f := client1()
+		f.refuse = &api.NotTaken{Index: index, Reason: reason, Text: text}
+		return f
+	}
+	lost := client1()
+	lost.lost = true
+	tests := []struct {
+		name   string
+		fake   *fake
+		args   string
+		input  string
+		status int
+		want   string
+	}{
+		{"away", refuse(0, "away", ""), "", "1 2 3", 75, "0 messages taken, message 1 was not: the peer is not connected"},
+		{"full", refuse(1, "full", ""), "", "1 2 3", 75, "1 message taken, message 2 was not: the queue is full"},
+		{"type", refuse(2, "type", "no\nsuch"), "", "1 2 3", 77, `2 messages taken, message 3 was not: no\nsuch`},
+		{"name", refuse(2, "name", ""), "", "1 2 3", 77, "does not know its destination"},
+		{"size", refuse(2, "size", ""), "", "1 2 3", 65, "too long"},
+		{"bad", refuse(2, "bad", ""), "", "1 2 3", 65, "refused: bad"},
+		{"closed", refuse(2, "closed", ""), "", "1 2 3", 75, "closed"},
+		{"stopped", refuse(2, "stopped", ""), "", "1 2 3", 69, "stopped"},
+		{"known only at the end", refuse(3, "away", ""), "", "1 2 3", 75, "3 messages taken, message 4 was not"},
+		{"a refusal before bad input", refuse(2, "away", ""), "", "1 2 ?", 75, "2 messages taken, message 3 was not: the peer"},
+		{"lost", lost, "", "1 2 3", 75, "2 messages taken, message 3 was not: connection lost"},
+		{"not JSON", client1(), "", "1 2 ?", 65, "2 messages taken, message 3 was not: standard input, line 1, byte 5"},
+		{"not an envelope", client1(), "-envelope", `{"message_type":"any"} [1]`, 65, "1 message taken, message 2 was not: not a message: not a JSON object"},
+		{"an envelope of a wrong type", client1(), "-envelope", `{} {"message_type":"q"}`, 77, `message 2 was not: type "q" is not one`},
+		{"an envelope of no type", client1(), "-envelope", `{"message_type":7}`, 65, `"message_type": want a string`},
+		{"an envelope for nobody", server1(), "-envelope", `{"message_type":"any"}`, 65, `"destination_id": want the name of a client`},
+		{"an envelope both ways", client1(), "-envelope", `{"await_response":true,"response_id":1}`, 65, "a response is not answered"},
+		{"an envelope with a long header", client1(), "-envelope", `{"a":"` + strings.Repeat("x", 65500) + `"}`, 65, "at most 65535"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := tt.fake.run(t.Context(), strings.NewReader(tt.input), strings.Fields(tt.args)...)
+			if got.status != tt.status || !strings.Contains(got.stderr, tt.want) || strings.Count(got.stderr, "\n") != 1 {
+				t.Errorf("got %+v\nwant %d, %q", got, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+func TestBinaryFileThatIsMissing(t *testing.T) {
+	f := client1()
+	got := f.run(t.Context(), strings.NewReader("1"), "-binary", filepath.Join(t.TempDir(), "none"))
+	if got.status != 1 || !strings.Contains(got.stderr, "-binary: open ") || f.sent != nil {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestInputIsFlushedBeforeItIsWaitedFor(t *testing.T) {
+	f := client1()
+	r, w := io.Pipe()
+	done := make(chan outcome)
+	go func() { done <- f.run(context.Background(), r) }()
+	io.WriteString(w, "1 ")
+	io.WriteString(w, " ") // was read: so there has been a flush since the first
+	f.mu.Lock()
+	if len(f.sent) != 1 || f.flush == 0 {
+		t.Errorf("%d sent, %d flushes", len(f.sent), f.flush)
+	}
+	f.mu.Unlock()
+	w.Close()
+	if got := <-done; got.status != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// idOf is the request id in a header.
+func idOf(header string) string {
+	var h wire.Header
+	if h.Parse([]byte(header)) != nil || !h.AwaitResponse {
+		return ""
+	}
+	return string(h.RequestID)
+}
+
+// echo answers each request at once.
+func echo(f *fake, m sent) {
+	f.respond(`{"message_type": "any", "source_id": "s", "response_id": `+idOf(m.header)+`}`, "["+m.data+", 1]")
+}
+
+func TestAwait(t *testing.T) {
+	reversed := func(f *fake, m sent) {
+		f.mu.Lock()
+		all := append([]sent(nil), f.sent...)
+		f.mu.Unlock()
+		if len(all) == 3 {
+			for i := range all {
+				echo(f, all[len(all)-1-i])
+			}
+		}
+	}
+	disconnected := func(f *fake, m sent) {
+		if m.data == "2" {
+			f.respond(`{"error": "disconnected_during_wait", "response_id": `+idOf(m.header)+`}`, "{}")
+		} else {
+			echo(f, m)
+		}
+	}
+	allGone := func(f *fake, m sent) {
+		if m.data == "2" {
+			f.respond(`{"error": "disconnected_during_wait"}`, "{}")
+		}
+	}
+	stray := func(f *fake, m sent) {
+		f.respond(`{"message_type": "any", "response_id": "nobody's"}`, "9")
+		f.respond(`{"message_type": "any"}`, "9")
+		echo(f, m)
+		echo(f, m)
+	}
+	escaped := func(f *fake, m sent) { f.respond(`{"response_id": "\u00e9\u0041"}`, "ok") }
+	tests := []struct {
+		name   string
+		answer func(*fake, sent)
+		args   string
+		input  string
+		stdout string
+		status int
+		stderr string
+	}{
+		{"one", echo, "-await", "1", "[1,1]\n", 0, ""},
+		{"no request", echo, "-await", "", "", 0, ""},
+		{"many", echo, "-await", strings.Repeat("1 ", 3*inFlight), strings.Repeat("[1,1]\n", 3*inFlight), 0, ""},
+		{"answers in another order", reversed, "-await", "1 2 3", "[1,1]\n[2,1]\n[3,1]\n", 0, ""},
+		{"one id for all", echo, "-await -request-id 7", "1 2 3", "[1,1]\n[2,1]\n[3,1]\n", 0, ""},
+		{"an id escaped in another way", escaped, "-await -request-id éA", "1", "\"ok\"\n", 0, ""},
+		{"answers that nobody waits for", stray, "-await", "1 2", "[1,1]\n[2,1]\n", 0, ""},
+		{"whole answers", echo, "-await -envelope -request-id 7", `{"data":1}`,
+			`{"message_type":"any","source_id":"s","response_id":7,"data":[1, 1]}` + "\n", 0, ""},
+		{"envelopes that await", echo, "-envelope", `{"data":1,"await_response":true,"request_id":5}{"data":2}`,
+			`{"message_type":"any","source_id":"s","response_id":5,"data":[1, 1]}` + "\n", 0, ""},
+		{"envelopes without ids", echo, "-await -envelope", `{"data":1}{"data":2}`, "", 0, ""},
+		{"the peer of one went away", disconnected, "-await", "1 2 3", "[1,1]\n[3,1]\n", 75, "message 2 got no response: the peer was disconnected"},
+		{"the peer of all went away", allGone, "-await", "1 2", "", 75, "message 2 got no response"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := client1()
+			f.answer = func(f *fake, m sent) {
+				if idOf(m.header) != "" {
+					tt.answer(f, m)
+				}
+			}
+			got := f.run(t.Context(), strings.NewReader(tt.input), strings.Fields(tt.args)...)
+			if got.status != tt.status || tt.stdout != "" && got.stdout != tt.stdout || !strings.Contains(got.stderr, tt.stderr) || tt.stderr == "" && got.stderr != "" {
+				t.Errorf("got %+v", got)
+			}
+			seen := make(map[string]bool)
+			for _, m := range f.sent {
+				if id := idOf(m.header); id != "" && !strings.Contains(tt.args, "-request-id") {
+					if seen[id] || len(id) != 34 && id != "5" {
+						t.Errorf("bad id %s", id)
+					}
+					seen[id] = true
+				}
+			}
+		})
+	}
+}
+
+func TestAwaitTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			args []string
+			want time.Duration
+		}{
+			{[]string{"-await"}, time.Minute},
+			{[]string{"-await", "-timeout", "5s"}, 5 * time.Second},
+		} {
+			f := client1()
+			f.answer = func(f *fake, m sent) {
+				if m.data == "2" {
+					echo(f, m)
+				}
+			}
+			start := time.Now()
+			got := f.run(t.Context(), strings.NewReader("1 2 3 4"), tt.args...)
+			if want := "aioc-send: messages 1, 3 and 4 got no response in time\n"; got.status != 124 || got.stderr != want {
+				t.Errorf("%s: got %+v", tt.args, got)
+			}
+			if took := time.Since(start); took != tt.want {
+				t.Errorf("%s: took %v", tt.args, took)
+			}
+		}
+	})
+}
+
+// Each response has its own time: the input may go on for longer.
+func TestAwaitTimesOutWhileTheInputGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := client1()
+		f.answer = func(f *fake, m sent) {
+			if m.data != "3" {
+				time.AfterFunc(9*time.Second, func() { echo(f, m) })
+			}
+		}
+		r, w := io.Pipe()
+		go func() {
+			for i := 1; i < 5; i++ {
+				fmt.Fprintln(w, i)
+				time.Sleep(6 * time.Second)
+			}
+		}()
+		start := time.Now()
+		got := f.run(t.Context(), r, "-await", "-timeout", "10s")
+		if got.status != 124 || got.stdout != "[1,1]\n[2,1]\n" || got.stderr != "aioc-send: messages 3 and 4 got no response in time\n" {
+			t.Errorf("got %+v", got)
+		}
+		if took := time.Since(start); took != 22*time.Second+grace && took != 22*time.Second {
+			t.Errorf("took %v", took)
+		}
+		r.Close()
+	})
+}
+
+func TestTimeoutWithoutAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := client1()
+		f.block = true
+		start := time.Now()
+		got := f.run(t.Context(), strings.NewReader("1"), "-wait", "-timeout", "10s")
+		if got.status != 124 || got.stderr != "aioc-send: 0 messages taken: time is up\n" || !f.opts.Wait {
+			t.Errorf("got %+v", got)
+		}
+		if took := time.Since(start); took < 10*time.Second || took > 10*time.Second+3*grace {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestSignalEndsTheWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			name  string
+			block bool
+			want  string
+		}{
+			{"while it reads", false, "aioc-send: 2 messages taken: ended by signal: terminated\n"},
+			{"while the connector takes nothing", true, "aioc-send: 0 messages taken: ended by signal: terminated\n"},
+		} {
+			f := client1()
+			f.block = tt.block
+			ctx, end := context.WithCancelCause(t.Context())
+			r, w := io.Pipe()
+			go io.WriteString(w, "1 2 ")
+			time.AfterFunc(time.Second, func() { end(signalError{syscall.SIGTERM}) })
+			start := time.Now()
+			got := f.run(ctx, r)
+			if got.status != 143 || got.stderr != tt.want {
+				t.Errorf("%s: got %+v", tt.name, got)
+			}
+			if took := time.Since(start) - time.Second; took > 3*grace {
+				t.Errorf("%s: took %v", tt.name, took)
+			}
+			r.Close()
+		}
+	})
+}
+
+// failing is a reader's end that is not there any more.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestResponsesThatCannotBePrinted(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		status int
+		stderr string
+	}{
+		{&os.PathError{Op: "write", Path: "stdout", Err: syscall.EPIPE}, 141, ""},
+		{syscall.ENOSPC, 1, "aioc-send: standard output: no space left on device\n"},
+	} {
+		f := client1()
+		f.answer = echo
+		var stderr bytes.Buffer
+		p := program{stdin: strings.NewReader("1"), stdout: failing{tt.err}, stderr: &stderr,
+			connect: func(context.Context, api.Target) (client, error) { return f, nil }}
+		if got := p.run(t.Context(), []string{"-await"}); got != tt.status || stderr.String() != tt.stderr {
+			t.Errorf("%v: got %d, %q", tt.err, got, stderr.String())
+		}
+	}
+}
+
+func TestMissingIsShortened(t *testing.T) {
+	a := newAwaiter(io.Discard, false, time.Minute, func(error) {})
+	defer a.stop()
+	for i := range 14 {
+		if err := a.add(t.Context(), i+1, fmt.Append(nil, i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := a.missing(13), "messages 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := a.missing(1), "message 1"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestUsageText(t *testing.T) {
+	got := client1().run(t.Context(), strings.NewReader(""), "-h")
+	if got.status != 0 || !strings.HasPrefix(got.stdout, "usage: aioc-send ") || got.stderr != "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	value := `{"sensor":"t1","temp":21.5,"unit":"C","at":"2026-11-22T18:00:00Z","note":"xxxxxxxxxxxxxxxxxxxx"}`
+	for _, bb := range []struct{ name, flag, sep string }{{"json", "-type=any", "\n"}, {"nul", "-0", "\x00"}} {
+		b.Run(bb.name, func(b *testing.B) {
+			text := strings.Repeat(value+bb.sep, b.N)
+			b.ReportAllocs()
+			b.ResetTimer()
+			p := program{stdin: strings.NewReader(text), stdout: io.Discard, stderr: os.Stderr,
+				connect: func(context.Context, api.Target) (client, error) { return void{}, nil }}
+			if p.run(b.Context(), []string{bb.flag}) != 0 {
+				b.Fatal("failed")
+			}
+		})
+	}
+}
+
+// void takes everything at no cost.
+type void struct{}
+
+func (void) Info() api.Info                      { return client1().info }
+func (void) Close() error                        { return nil }
+func (void) Sender(api.SendOptions) sender       { return void{} }
+func (void) Put(_, _, _ []byte) error            { return nil }
+func (void) Flush() error                        { return nil }
+func (void) Finish(context.Context) (int, error) { return 0, nil }

@@ -1,0 +1,273 @@
+// Package api is what Go programs import to use a running connector: to send,
+// publish, request and receive messages and to give it commands.
+//
+//	c, err := api.Open(ctx, api.Target{ConfigFile: "client.json"})
+//	s := c.Sender(api.SendOptions{})
+//	err = s.Put(c.Header("reading", ""), []byte(`{"temp":21.5}`), nil)
+//	taken, err := s.Finish(ctx)
+//
+// A connector of this toolkit is spoken to on its own socket, where everything
+// is acknowledged. One of the Python original is spoken to on its sockets for
+// programs, where nothing is; Info.Native tells which it is.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"aioc/lib/config"
+	"aioc/lib/wire"
+)
+
+var (
+	// ErrNoConnector is wrapped when no connector runs where it was sought.
+	ErrNoConnector = errors.New("no connector is running")
+	// ErrSeveral is wrapped when several run and none was named.
+	ErrSeveral = errors.New("several connectors are running")
+	// ErrRefused is wrapped when the connector does not let this user.
+	ErrRefused = errors.New("permission denied")
+	// ErrLost is wrapped when the connection to the connector ended.
+	ErrLost = errors.New("connection to the connector lost")
+	// ErrConfig is wrapped when the configuration file is wrong.
+	ErrConfig = errors.New("configuration")
+)
+
+// greetTimeout is how long a connector may take to answer a greeting.
+const greetTimeout = 10 * time.Second
+
+// Target says which connector. The zero value is the only one that runs in the
+// default directory.
+type Target struct {
+	ConfigFile string // that connector's configuration
+	Dir        string // connector_files_dirpath
+	Connector  string // a client's name, or HOST:PORT of a server
+}
+
+// Info is what is known of a connector.
+type Info struct {
+	Name      string   // its source_id
+	Server    bool     // else a client
+	Peer      string   // a client's server, as a destination_id
+	SendTypes []string // nil when not known
+	RecvTypes []string
+	Max       int64 // bytes of a message, 0 when not known
+	Native    bool  // of this toolkit: it acknowledges
+}
+
+// Client is a connection to a connector. Its methods may be called from any
+// goroutine.
+type Client struct {
+	info  Info
+	paths config.Paths
+
+	mu        sync.Mutex
+	opened    *channel // made by Open and not used yet
+	responder *Sender
+}
+
+// channel is a greeted connection to the connector's own socket.
+type channel struct {
+	conn net.Conn
+	r    *wire.Reader
+}
+
+// Open finds the connector and connects to it.
+func Open(ctx context.Context, t Target) (*Client, error) {
+	c := &Client{}
+	if err := c.find(t); err != nil {
+		return nil, err
+	}
+	ch, err := c.greet(ctx, false)
+	if err == nil {
+		c.opened = ch
+		return c, nil
+	}
+	if !absent(err) {
+		return nil, err
+	}
+	// Not one of ours: perhaps a Python one, with the sockets it has.
+	conn, legacy := net.Dial("unix", c.paths.SendSocket)
+	if legacy != nil {
+		if absent(legacy) {
+			return nil, fmt.Errorf("%w: nobody listens at %s", ErrNoConnector, c.paths.OwnSocket)
+		}
+		return nil, dialError(c.paths.SendSocket, legacy)
+	}
+	conn.Close()
+	return c, nil
+}
+
+// find fills in paths and what the configuration tells.
+func (c *Client) find(t Target) error {
+	if t.ConfigFile != "" {
+		cfg, err := config.Load(t.ConfigFile)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		if t.Dir != "" {
+			if err := cfg.SetDir(t.Dir); err != nil {
+				return fmt.Errorf("%w: %w", ErrConfig, err)
+			}
+		}
+		if !cfg.IsServer && cfg.ClientName == "" {
+			return fmt.Errorf("%w: %s: client_name is missing, so the running client cannot be found by this file: use -connector", ErrConfig, t.ConfigFile)
+		}
+		c.paths = cfg.Paths()
+		c.info = Info{Name: cfg.ID(), Server: cfg.IsServer, Peer: cfg.PeerID(), SendTypes: cfg.SendTypes, RecvTypes: cfg.RecvTypes}
+		return nil
+	}
+	dir := t.Dir
+	if dir == "" {
+		dir = config.Defaults().Dir()
+	}
+	if t.Connector != "" {
+		paths, err := config.ForConnector(dir, t.Connector)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrNoConnector, err)
+		}
+		c.paths = paths
+		c.info = Info{Name: t.Connector}
+		return err
+	}
+	all, err := config.Running(dir)
+	if err != nil {
+		return fmt.Errorf("directory %s: %w", dir, err)
+	}
+	var alive []config.Endpoint
+	for _, e := range all {
+		if len(all) == 1 || e.Alive() {
+			alive = append(alive, e)
+		}
+	}
+	switch len(alive) {
+	case 0:
+		return fmt.Errorf("%w in %s: start aioc-server or aioc-client, or name its directory with -dir", ErrNoConnector, dir)
+	case 1:
+		c.paths = alive[0].Paths()
+		c.info = Info{Name: alive[0].Name, Server: alive[0].Server}
+		return nil
+	}
+	return fmt.Errorf("%w in %s: say which with -connector: %s", ErrSeveral, dir, strings.Join(config.Names(alive), ", "))
+}
+
+// Info returns what is known of the connector.
+func (c *Client) Info() Info { return c.info }
+
+// Close ends what is still open. Senders and receivers end by themselves.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	ch, responder := c.opened, c.responder
+	c.opened, c.responder = nil, nil
+	c.mu.Unlock()
+	if ch != nil {
+		ch.conn.Close()
+	}
+	if responder != nil {
+		responder.close()
+	}
+	return nil
+}
+
+// channel returns a greeted connection for one use.
+func (c *Client) channel(ctx context.Context, wait bool) (*channel, error) {
+	c.mu.Lock()
+	ch := c.opened
+	if ch != nil && !wait {
+		c.opened = nil
+		c.mu.Unlock()
+		return ch, nil
+	}
+	c.mu.Unlock()
+	return c.greet(ctx, wait)
+}
+
+// greet connects to the own socket and exchanges announcements.
+func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
+	d := net.Dialer{Timeout: greetTimeout}
+	conn, err := d.DialContext(ctx, "unix", c.paths.OwnSocket)
+	if err != nil {
+		return nil, dialError(c.paths.OwnSocket, err)
+	}
+	ch := &channel{conn: conn, r: wire.NewReader(conn, wire.MaxUnidentified)}
+	if err := c.announce(ch, wait); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: no greeting: %w", c.paths.OwnSocket, err)
+	}
+	return ch, nil
+}
+
+// announce says what this end speaks and reads the answer.
+func (c *Client) announce(ch *channel, wait bool) error {
+	header := `{"message_type": "_ping", "await_response": true, "request_id": "aioc", "aioc": ["ackto", "flow"]}`
+	if wait {
+		header = header[:len(header)-1] + `, "wait": true}`
+	}
+	frame, err := wire.AppendFrame(nil, []byte(header), nil, nil)
+	if err != nil {
+		return err
+	}
+	if err := ch.conn.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
+		return err
+	}
+	if _, err := ch.conn.Write(frame); err != nil {
+		return err
+	}
+	var f wire.Frame
+	if err := ch.r.Next(&f); err != nil {
+		return err
+	}
+	if !f.Header.Speaks(wire.ExtAckTo) {
+		return errors.New("the answer announces nothing")
+	}
+	var info struct {
+		Name      string   `json:"name"`
+		Server    bool     `json:"server"`
+		Peer      string   `json:"peer"`
+		SendTypes []string `json:"send_message_types"`
+		RecvTypes []string `json:"recv_message_types"`
+		Max       int64    `json:"max_message_size"`
+	}
+	if err := json.Unmarshal(f.Data, &info); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.info = Info{info.Name, info.Server, info.Peer, info.SendTypes, info.RecvTypes, info.Max, true}
+	c.mu.Unlock()
+	ch.r.SetMax(int(max(info.Max, wire.MaxUnidentified)))
+	return ch.conn.SetDeadline(time.Time{})
+}
+
+// Header returns the header of a message of the type to a destination: on a
+// client it is always its server. More fields can be added to it with
+// wire.AppendEdited.
+func (c *Client) Header(messageType, destination string) []byte {
+	if !c.info.Server && c.info.Peer != "" {
+		destination = c.info.Peer
+	}
+	h := append([]byte(`{"message_type": `), wire.AppendString(nil, messageType)...)
+	h = wire.AppendString(append(h, `, "source_id": `...), c.info.Name)
+	if destination != "" {
+		h = wire.AppendString(append(h, `, "destination_id": `...), destination)
+	}
+	return append(h, '}')
+}
+
+// absent reports whether an error says that nobody listens.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func dialError(path string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %s: run as a user that the socket's mode lets in", ErrRefused, path)
+	}
+	return err
+}

@@ -1,0 +1,283 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"aioc/lib/link"
+	"aioc/lib/wire"
+)
+
+// SendOptions of a Sender.
+type SendOptions struct {
+	// Wait for a peer that is away instead of failing.
+	Wait bool
+	// Responses is called, from another goroutine, for each response to a
+	// message with await_response; the frame is valid during the call only.
+	Responses func(f *wire.Frame) error
+}
+
+// NotTaken is the error of a message that was not taken.
+type NotTaken struct {
+	Index  int    // which one, from 0
+	Reason string // away, full, type, name, size, stopped, closed, ignored, bad
+	Text   string // for people
+}
+
+func (e *NotTaken) Error() string { return e.Text }
+
+// sendBuffer is how many bytes are gathered before they are written.
+const sendBuffer = 128 << 10
+
+// Sender sends messages in order, many in flight. Put, Flush and Finish are
+// called from one goroutine.
+type Sender struct {
+	c       *Client
+	options SendOptions
+	native  *link.Link
+	conn    net.Conn // of a Python connector
+	ended   chan struct{}
+	wait    sync.WaitGroup
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	buf     []byte // frames not given to the link yet
+	frames  int    // in buf
+	spare   []byte
+	put     uint64   // messages
+	acked   uint64   // covered by an acknowledgement, refused or not
+	refused []uint64 // numbers of those that were not taken
+	failure *NotTaken
+	err     error // why nothing can be sent any more
+}
+
+// Sender returns a new sender. An error in connecting comes with the first Put.
+func (c *Client) Sender(o SendOptions) *Sender {
+	s := &Sender{c: c, options: o, ended: make(chan struct{})}
+	s.changed = sync.NewCond(&s.mu)
+	if c.info.Native {
+		s.err = s.openNative()
+	} else {
+		s.err = s.openPython()
+	}
+	return s
+}
+
+func (s *Sender) openNative() error {
+	ch, err := s.c.channel(context.Background(), s.options.Wait)
+	if err != nil {
+		close(s.ended)
+		return err
+	}
+	s.native = link.New(ch.conn, ch.r, link.Options{
+		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s),
+		Announced: true, Responses: true,
+		Window: 1 << 30, WindowBytes: 1 << 40, // the connector pushes back
+	})
+	s.wait.Go(s.run)
+	return nil
+}
+
+func (s *Sender) openPython() error {
+	conn, err := net.Dial("unix", s.c.paths.SendSocket)
+	if err != nil {
+		close(s.ended)
+		return dialError(s.c.paths.SendSocket, err)
+	}
+	s.native = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{
+		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s), Responses: true,
+	})
+	s.wait.Go(s.run)
+	return nil
+}
+
+// run runs the link until it ends.
+func (s *Sender) run() {
+	err := s.native.Run(context.Background())
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	close(s.ended)
+}
+
+// Put sends one message: header is JSON text as Client.Header makes it, and
+// must say with_binary when there is a binary. The bytes are copied. It waits
+// while the connector takes nothing. It returns an error as soon as one is
+// known, which may be of an earlier message: then a *NotTaken.
+func (s *Sender) Put(header, data, binary []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.buf) >= sendBuffer && s.failed() == nil {
+		s.native.Wake()
+		s.changed.Wait()
+	}
+	if err := s.failed(); err != nil {
+		return err
+	}
+	buf, err := wire.AppendFrame(s.buf, header, data, binary)
+	if err == nil && s.c.info.Max > 0 && int64(len(buf)-len(s.buf)) > s.c.info.Max {
+		err = fmt.Errorf("%w: the connector takes at most %d bytes (max_message_size)", wire.ErrTooBig, s.c.info.Max)
+	}
+	if err != nil {
+		return &NotTaken{Index: int(s.put), Reason: "size", Text: err.Error()}
+	}
+	s.buf = buf
+	s.frames++
+	s.put++
+	return nil
+}
+
+// failed returns why no more can be put.
+func (s *Sender) failed() error {
+	if s.failure != nil {
+		return s.failure
+	}
+	return s.err
+}
+
+// Flush writes what was put. Call it before waiting for more to put.
+func (s *Sender) Flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.frames > 0 {
+		s.native.Wake()
+	}
+	return s.failed()
+}
+
+// Finish waits until all messages are taken, or ctx ends, and closes the
+// sender unless responses are awaited. It returns how many were taken, exactly
+// unless the connection was lost, and the first failure: a *NotTaken, or an
+// error that wraps ErrLost.
+func (s *Sender) Finish(ctx context.Context) (taken int, err error) {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	})
+	defer stop()
+	_ = s.Flush()
+	s.mu.Lock()
+	for s.acked < s.put && s.err == nil && ctx.Err() == nil {
+		s.changed.Wait()
+	}
+	taken = int(s.acked)
+	for _, n := range s.refused {
+		if n <= s.acked {
+			taken--
+		}
+	}
+	switch {
+	case s.failure != nil:
+		err = s.failure
+	case s.acked < s.put && s.err != nil:
+		err = s.err
+	case s.acked < s.put:
+		err = ctx.Err()
+	}
+	s.mu.Unlock()
+	if s.options.Responses == nil || err != nil {
+		s.close()
+	}
+	return taken, err
+}
+
+// close ends the sender.
+func (s *Sender) close() {
+	if s.native != nil {
+		s.native.Close(nil)
+	}
+	<-s.ended
+	s.wait.Wait()
+}
+
+// Close ends the sender, for those who wait for responses after Finish.
+func (s *Sender) Close() { s.close() }
+
+// buffered is a Sender as the source of its link.
+type buffered Sender
+
+// Take gives the link all that is buffered. The memory of the batch before is
+// free again by now.
+func (s *buffered) Take(b *wire.Batch, _, _ int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.frames
+	if n == 0 {
+		return 0
+	}
+	b.Add(s.buf, n)
+	full := s.buf
+	s.buf, s.frames = s.spare[:0], 0
+	if cap(full) > 4*sendBuffer {
+		full = nil
+	}
+	s.spare = full
+	s.changed.Broadcast()
+	return n
+}
+
+func (s *buffered) Done(n uint64, _ bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n <= s.acked {
+		return 0
+	}
+	finished := int(n - s.acked)
+	s.acked = n
+	s.changed.Broadcast()
+	return finished
+}
+
+func (s *buffered) DoneOne(n uint64, err error) bool {
+	if err == nil {
+		return true // a later acknowledgement covers it
+	}
+	var why *link.Refusal
+	if errors.As(err, &why) {
+		s.fail(n, why.Reason, why.Text)
+	} else {
+		s.fail(n, "bad", err.Error())
+	}
+	return true
+}
+
+// Return notes the refusal. It keeps nothing to send again, so it names no
+// type, and the connector goes on refusing what follows of the same type: the
+// order is kept for who sends again.
+func (s *buffered) Return(n uint64, _ bool, why *link.Refusal) string {
+	s.fail(n, why.Reason, why.Text)
+	return ""
+}
+
+func (s *buffered) Resume(string) {}
+func (s *buffered) Close()        {}
+
+// fail notes that message number n was not taken.
+func (s *buffered) fail(n uint64, reason, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = append(s.refused, n)
+	if s.failure == nil || int(n-1) < s.failure.Index {
+		s.failure = &NotTaken{Index: int(n - 1), Reason: reason, Text: text}
+	}
+	s.changed.Broadcast()
+}
+
+// answers is a Sender as the handler of its link.
+type answers Sender
+
+func (s *answers) Frame(_ uint64, f *wire.Frame) error {
+	if s.options.Responses != nil {
+		return s.options.Responses(f)
+	}
+	return nil
+}
+
+func (s *answers) Flush() error { return nil }

@@ -1,0 +1,197 @@
+package connector
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"aioc/lib/cli"
+	"aioc/lib/control"
+)
+
+// hardGrace and softGrace are how long stop waits for what is on its way.
+const softGrace = 10 * time.Second
+
+func (c *Connector) addCommands() {
+	stopArgs := []control.Arg{
+		{Name: "hard", Kind: control.Bool},
+		{Name: "shutdown", Kind: control.Bool},
+		{Name: "enable_delete_files", Kind: control.Bool},       // files are cleaned up anyway
+		{Name: "client_wait_for_reconnect", Kind: control.Bool}, // for the original's own use
+	}
+	c.commands.Add(
+		control.Command{Name: "start", Run: func(ctx context.Context, _ control.Args) (any, error) {
+			return nil, c.start(ctx)
+		}},
+		control.Command{Name: "stop", Args: stopArgs, Run: func(_ context.Context, a control.Args) (any, error) {
+			if a.Bool("shutdown") {
+				c.mu.Lock()
+				shutdown := c.shutdown
+				c.mu.Unlock()
+				if a.Bool("hard") {
+					c.stop(0)
+				}
+				shutdown()
+				return nil, nil
+			}
+			c.stop(grace(a.Bool("hard")))
+			return nil, nil
+		}},
+		control.Command{Name: "restart",
+			Args: append([]control.Arg{{Name: "sleep_between", Kind: control.Number}}, stopArgs...),
+			Run: func(ctx context.Context, a control.Args) (any, error) {
+				c.stop(grace(a.Bool("hard")))
+				select {
+				case <-time.After(time.Duration(a.Number("sleep_between") * float64(time.Second))):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+				return nil, c.start(ctx)
+			}},
+		control.Command{Name: "show_connected_peers", Args: []control.Arg{{Name: "dump_result", Kind: control.Bool}},
+			Run: func(_ context.Context, a control.Args) (any, error) { return c.connectedPeers(a.Bool("dump_result")) }},
+		control.Command{Name: "peek_queues", Args: []control.Arg{{Name: "dump_result", Kind: control.Bool}},
+			Run: func(_ context.Context, a control.Args) (any, error) { return c.peekQueues(a.Bool("dump_result")) }},
+		control.Command{Name: "show_log_level", Run: func(context.Context, control.Args) (any, error) {
+			return cli.LevelName(c.level.Level()), nil
+		}},
+		control.Command{Name: "set_log_level", Args: []control.Arg{{Name: "level", Kind: control.String, Required: true}},
+			Run: func(_ context.Context, a control.Args) (any, error) { return c.setLogLevel(a.String("level")) }},
+		control.Command{Name: "show_attribute", Args: []control.Arg{{Name: "attribute", Kind: control.String, Required: true}},
+			Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
+	)
+}
+
+func grace(hard bool) time.Duration {
+	if hard {
+		return 0
+	}
+	return softGrace
+}
+
+func (c *Connector) setLogLevel(name string) (any, error) {
+	level, err := cli.ParseLevel(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", control.ErrArgument, err)
+	}
+	c.level.Set(level)
+	c.log.Log(context.Background(), slog.LevelInfo, "log level changed", "level", cli.LevelName(level))
+	return cli.LevelName(level), nil
+}
+
+// connectedPeers is {name: [ip, port]}.
+func (c *Connector) connectedPeers(dump bool) (any, error) {
+	peers := map[string]any{}
+	c.mu.Lock()
+	for name, b := range c.boxes {
+		if p := b.current(); p != nil {
+			host, port := p.addr, 0
+			if a, ok := p.l.RemoteAddr().(*net.TCPAddr); ok {
+				host, port = a.IP.String(), a.Port
+			}
+			peers[name] = []any{host, port}
+		}
+	}
+	c.mu.Unlock()
+	if len(peers) == 0 {
+		return control.Raw(""), nil
+	}
+	if dump {
+		text, err := json.Marshal(peers)
+		return control.Raw(spaced(text)), err
+	}
+	return peers, nil
+}
+
+// peekQueues is {"queue_recv": n, "queue_send": {name: n}}.
+func (c *Connector) peekQueues(dump bool) (any, error) {
+	recv := 0
+	for _, q := range c.inbox {
+		recv += q.Len()
+	}
+	send := map[string]any{}
+	c.mu.Lock()
+	for name, b := range c.boxes {
+		if n := b.q.Len(); n > 0 || b.current() != nil {
+			send[name] = n
+		}
+	}
+	c.mu.Unlock()
+	queues := map[string]any{"queue_recv": recv, "queue_send": send}
+	if dump {
+		text, err := json.MarshalIndent(queues, "", "    ")
+		return control.Raw(text), err
+	}
+	return queues, nil
+}
+
+// spaced puts a space after each comma and colon outside strings, as Python's
+// json does.
+func spaced(text []byte) []byte {
+	var b []byte
+	quoted := false
+	for i, ch := range text {
+		b = append(b, ch)
+		switch {
+		case ch == '"' && (i == 0 || text[i-1] != '\\'):
+			quoted = !quoted
+		case !quoted && (ch == ',' || ch == ':'):
+			b = append(b, ' ')
+		}
+	}
+	return b
+}
+
+// attribute shows what is public of the configuration, under the names that it
+// has in the original: those of the configuration keys, and source_id.
+func (c *Connector) attribute(name string) (any, error) {
+	cfg := c.cfg.Load()
+	switch name {
+	case "source_id":
+		return c.id, nil
+	case "server_sockaddr":
+		return cfg.ServerAddr.Text(), nil
+	case "proxy": // holds a password
+		return nil, fmt.Errorf("%w: attribute %q is not public", control.ErrArgument, name)
+	}
+	dec := json.NewDecoder(bytes.NewReader(cfg.AppendJSON(nil)))
+	dec.UseNumber()
+	all := map[string]any{}
+	if err := dec.Decode(&all); err != nil {
+		return nil, err
+	}
+	v, ok := all[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: no attribute %q", control.ErrArgument, name)
+	}
+	if strings.HasPrefix(name, "blacklisted_") || strings.HasPrefix(name, "whitelisted_") {
+		set := control.Set{}
+		list, _ := v.([]any)
+		for _, e := range list {
+			set = append(set, fmt.Sprint(e))
+		}
+		return set, nil
+	}
+	return v, nil
+}
+
+// changed returns the keys whose values differ.
+func changed(a, b interface{ AppendJSON([]byte) []byte }) (keys []string) {
+	var x, y map[string]json.RawMessage
+	if json.Unmarshal(a.AppendJSON(nil), &x) != nil || json.Unmarshal(b.AppendJSON(nil), &y) != nil {
+		return nil
+	}
+	for key := range y {
+		if !bytes.Equal(x[key], y[key]) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,431 @@
+package connector
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"aioc/lib/cli"
+	"aioc/lib/config"
+	"aioc/lib/control"
+	"aioc/lib/durable"
+	"aioc/lib/identity"
+	"aioc/lib/local"
+	"aioc/lib/peer"
+	"aioc/lib/queue"
+	"aioc/lib/wire"
+)
+
+// ErrRunning is wrapped when another connector of the same name runs in the
+// directory.
+var ErrRunning = errors.New("another connector of this name is running here")
+
+// Options of a connector.
+type Options struct {
+	Config *config.Config // checked; a client has a name
+	Log    *slog.Logger
+	Level  *slog.LevelVar // of Log, for the commands that show and change it
+
+	// Listener is the server's socket if a supervisor opened it.
+	Listener net.Listener
+	// Ready, if set, is called when the connector can be used: a server
+	// listens, a client has a first link or has begun to try again.
+	Ready func()
+}
+
+// Connector is a daemon: queues, and the pumps that fill and drain them. Make
+// one with New, run it once with Run.
+type Connector struct {
+	// Constant.
+	paths    config.Paths
+	id       string // our source_id
+	server   bool
+	level    *slog.LevelVar
+	log      *slog.Logger
+	fold     cli.Limiter
+	budget   *queue.Budget
+	commands control.Registry
+	listener net.Listener
+	ready    func()
+	inbox    map[string]*queue.Queue // by message type; the map does not change
+
+	cfg    atomic.Pointer[config.Config]
+	tls    atomic.Pointer[tls.Config] // a server's, newest certificate
+	counts counters
+
+	waiters waiters
+
+	mu       sync.Mutex // guards what follows
+	boxes    map[string]*outbox
+	ignore   config.Ignore
+	session  *session // nil while stopped
+	shutdown func()   // ends Run
+}
+
+// session is what runs between start and stop.
+type session struct {
+	cancel  context.CancelFunc
+	all     sync.WaitGroup
+	pumps   context.CancelFunc // ends the links, and with them the rest
+	intakes context.CancelFunc // ends what takes messages from local programs
+}
+
+// New returns a connector. It opens nothing.
+func New(o Options) *Connector {
+	cfg := o.Config
+	c := &Connector{
+		paths:    cfg.Paths(),
+		id:       cfg.ID(),
+		server:   cfg.IsServer,
+		level:    o.Level,
+		log:      o.Log,
+		budget:   queue.NewBudget(int(cfg.MaxMemoryTotal)),
+		listener: o.Listener,
+		ready:    sync.OnceFunc(func() {}),
+		inbox:    map[string]*queue.Queue{},
+		boxes:    map[string]*outbox{},
+		ignore:   cfg.IgnoreTraffic,
+	}
+	if o.Ready != nil {
+		c.ready = sync.OnceFunc(o.Ready)
+	}
+	c.cfg.Store(cfg)
+	for _, typ := range cfg.RecvTypes {
+		c.inbox[typ] = queue.New(int(cfg.MaxMemoryPerQueue), c.budget, nil)
+	}
+	if !c.server {
+		c.boxes[cfg.PeerID()] = newOutbox(c, cfg.PeerID())
+	}
+	c.addCommands()
+	return c
+}
+
+// Run runs the connector until ctx ends, then stops it gracefully: what local
+// programs have handed over is passed on for at most grace. It returns nil
+// then, or the reason why it could not start.
+func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.mu.Lock()
+	c.shutdown = cancel
+	c.mu.Unlock()
+
+	if err := durable.MkdirAll(c.paths.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := durable.CheckOwner(c.paths.Dir); err != nil {
+		return err
+	}
+	lock, err := durable.Lock(c.paths.LockFile)
+	if errors.Is(err, durable.ErrLocked) {
+		return fmt.Errorf("%w: %s is locked", ErrRunning, c.paths.LockFile)
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+
+	commander, err := local.Listen(c.paths.CommanderSocket, local.Options{Mode: 0o660})
+	if err != nil {
+		return running(err)
+	}
+	defer commander.Close()
+	own, err := local.Listen(c.paths.OwnSocket, local.Options{Mode: c.sendMode()})
+	if err != nil {
+		return running(err)
+	}
+	defer own.Close()
+
+	// The sockets outlive a stop, so that a start can be asked for.
+	sockets, closeSockets := context.WithCancel(context.WithoutCancel(ctx))
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer closeSockets()
+	all.Go(func() { commander.Serve(sockets, c.serveCommander) })
+	all.Go(func() { own.Serve(sockets, c.serveOwn) })
+
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	c.stop(grace)
+	c.close()
+	return nil
+}
+
+// running turns a socket that is in use into ErrRunning.
+func running(err error) error {
+	if errors.Is(err, local.ErrInUse) {
+		return fmt.Errorf("%w: %w", ErrRunning, err)
+	}
+	return err
+}
+
+// sendMode is the mode of the sockets that take messages.
+func (c *Connector) sendMode() os.FileMode {
+	if c.cfg.Load().EverybodyCanSend {
+		return 0o666
+	}
+	return 0o660
+}
+
+// start opens what stop closes. It does nothing when it is running.
+func (c *Connector) start(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil {
+		return nil
+	}
+	cfg := c.cfg.Load()
+	o := peer.Options{Config: cfg, Log: c.log, Refused: func(reason string) { c.counts.add("peer refused: "+reason, 1) }}
+	if err := c.loadTLS(cfg); err != nil {
+		return err
+	}
+	o.TLS = c.tls.Load()
+	if c.server && o.TLS != nil {
+		// Each handshake uses the certificate loaded last.
+		current := o.TLS.Clone()
+		current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.tls.Load(), nil }
+		o.TLS = current
+	}
+	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	pumpCtx, pumps := context.WithCancel(ctx)
+	intakeCtx, intakes := context.WithCancel(pumpCtx)
+	s := &session{cancel: cancel, pumps: pumps, intakes: intakes}
+
+	send, err := local.Listen(c.paths.SendSocket, local.Options{Mode: c.sendMode(), Shared: cfg.EverybodyCanSend})
+	if err != nil {
+		cancel()
+		return running(err)
+	}
+	if c.server {
+		o.Listener = c.listener
+		ln, err := peer.Listen(ctx, o)
+		if err != nil {
+			send.Close()
+			cancel()
+			return err
+		}
+		c.listener = nil // a supervisor's socket is used once
+		c.log.Info("listening", "addr", ln.Addr().String())
+		// New links end with the intakes, so that stopping can drain.
+		s.all.Go(func() { c.serveLinks(intakeCtx, pumpCtx, ln) })
+		c.ready()
+	} else {
+		d := peer.NewDialer(o)
+		s.all.Go(func() { c.dialLinks(pumpCtx, d) })
+	}
+	s.all.Go(func() { send.Serve(intakeCtx, c.serveSender) })
+	for typ, q := range c.inbox {
+		s.all.Go(func() { c.serveReceivers(pumpCtx, typ, q) })
+	}
+	c.session = s
+	c.setActive(true)
+	return nil
+}
+
+// loadTLS reads the certificates again.
+func (c *Connector) loadTLS(cfg *config.Config) error {
+	if !cfg.UseSSL {
+		return nil
+	}
+	t, err := tlsConfig(cfg, c.paths)
+	if err == nil {
+		c.tls.Store(t)
+	}
+	return err
+}
+
+func tlsConfig(cfg *config.Config, paths config.Paths) (*tls.Config, error) {
+	if cfg.IsServer {
+		return identity.ServerTLS(identity.ServerOptions{
+			Cert: paths.ServerCert, Key: paths.ServerKey, Dir: cfg.CertificatesDir, OldTLS: !cfg.ServerSecureTLS,
+		})
+	}
+	return identity.ClientTLS(identity.ClientOptions{})
+}
+
+// stop ends what start began. For at most grace, messages that were taken are
+// still passed on.
+func (c *Connector) stop(grace time.Duration) {
+	c.mu.Lock()
+	s := c.session
+	c.session = nil
+	boxes := make([]*outbox, 0, len(c.boxes))
+	for _, b := range c.boxes {
+		boxes = append(boxes, b)
+	}
+	c.mu.Unlock()
+	if s == nil {
+		return
+	}
+	c.log.Info("stopping")
+	s.intakes()
+	if grace > 0 {
+		timeout := time.NewTimer(grace)
+		c.drain(boxes, timeout.C)
+		timeout.Stop()
+	}
+	s.pumps()
+	s.all.Wait()
+	s.cancel()
+	c.setActive(false)
+	c.log.Info("stopped")
+}
+
+// drain waits until nothing waits for a peer that is connected, or time is up.
+func (c *Connector) drain(boxes []*outbox, timeout <-chan time.Time) {
+	for _, b := range boxes {
+		l := b.current()
+		if l == nil {
+			continue
+		}
+		empty := make(chan struct{})
+		b.q.OnEmpty(sync.OnceFunc(func() { close(empty) }))
+		select {
+		case <-empty:
+		case <-l.l.Done():
+		case <-timeout:
+			return
+		}
+	}
+}
+
+// close discards what is left and says so.
+func (c *Connector) close() {
+	c.mu.Lock()
+	boxes := c.boxes
+	c.boxes = map[string]*outbox{}
+	c.mu.Unlock()
+	for name, b := range boxes {
+		if n := b.q.Close(); n > 0 {
+			c.log.Warn("messages lost: they were in memory only", "peer", name, "n", n)
+		}
+	}
+	for typ, q := range c.inbox {
+		if n := q.Close(); n > 0 {
+			c.log.Warn("messages lost: they were in memory only", "type", typ, "n", n)
+		}
+	}
+}
+
+// Reload reads the configuration file and the certificates again. What can
+// change while running does; for the rest a restart is needed, and logged.
+// With an error everything stays as it was.
+func (c *Connector) Reload(next *config.Config) error {
+	if err := c.loadTLS(next); err != nil {
+		return err
+	}
+	if level, err := cli.ParseLevel(next.LogLevel); err == nil && next.Given("default_logger_log_level") {
+		c.level.Set(level)
+	}
+	old := c.cfg.Load()
+	for _, key := range changed(old, next) {
+		switch key {
+		case "default_logger_log_level", "send_message_types", "ignore_peer_traffic":
+		default:
+			c.log.Warn("changed key needs a restart", "key", key)
+		}
+	}
+	merged := *old
+	merged.SendTypes = next.SendTypes
+	merged.LogLevel = next.LogLevel
+	merged.IgnoreTraffic = next.IgnoreTraffic
+	c.cfg.Store(&merged)
+	c.mu.Lock()
+	c.ignore = next.IgnoreTraffic
+	c.mu.Unlock()
+	c.log.Info("configuration read again")
+	return nil
+}
+
+// outbox is what waits for one peer, and the link to it.
+type outbox struct {
+	name string
+	q    *queue.Queue
+
+	mu      sync.Mutex
+	link    *peerLink     // nil while the peer is away
+	up      chan struct{} // closed when there is a link
+	waiting int           // programs that wait for the peer
+}
+
+func newOutbox(c *Connector, name string) *outbox {
+	cfg := c.cfg.Load()
+	return &outbox{name: name, q: queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities), up: make(chan struct{})}
+}
+
+// current returns the link, nil while the peer is away.
+func (b *outbox) current() *peerLink {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.link
+}
+
+// whenUp returns a channel that is closed while the peer is there.
+func (b *outbox) whenUp() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.up
+}
+
+// box returns the outbox for a destination: on a client that of its server
+// whatever the destination, on a server that of a client. A client that is not
+// known has none, unless make is set and the name is valid.
+func (c *Connector) box(destination string, create bool) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.server {
+		for _, b := range c.boxes {
+			return b
+		}
+		return nil
+	}
+	b := c.boxes[destination]
+	if b == nil && create && config.ValidName(destination) == nil && len(c.boxes) < maxBoxes {
+		b = newOutbox(c, destination)
+		c.boxes[destination] = b
+	}
+	return b
+}
+
+// maxBoxes bounds the peers that a server keeps something for.
+const maxBoxes = 100_000
+
+// ignored reports whether the traffic with a peer is to be ignored.
+func (c *Connector) ignored(peer string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ignore.All || c.ignore.Peer != "" && c.ignore.Peer == peer
+}
+
+// maySend reports whether local programs may send the type.
+func (c *Connector) maySend(messageType []byte) bool {
+	return string(messageType) == wire.TypePing || slices.Contains(c.cfg.Load().SendTypes, string(messageType))
+}
+
+// await counts the programs that wait for the peer.
+func (b *outbox) await(n int) {
+	b.mu.Lock()
+	b.waiting += n
+	b.mu.Unlock()
+}
+
+// ID returns the source_id.
+func (c *Connector) ID() string { return c.id }
+
+// Alive reports whether the connector answers: it waits for its lock.
+func (c *Connector) Alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boxes != nil
+}

@@ -1,0 +1,25 @@
+// Package connector is the daemon: it makes the queues, runs the pumps that
+// fill and drain them, and owns start, stop and reload.
+//
+// A message on its way, and who moves it:
+//
+//	program --socket--> intake --put--> outbox queue --feed--> peer's link
+//	peer's link --> peerLink --put--> inbox queue --feed--> program's link
+//
+// Goroutines. Every one is started here or in the package named:
+//
+//	what                      started by           owns                  ends when            waited for by
+//	commander's accept loop   Run                  the socket            Run ends             Run
+//	own socket's accept loop  Run                  the socket            Run ends             Run
+//	send socket's accept loop start                the socket            stop, first thing    stop
+//	accept loop for peers     start (server)       the listener          stop, first thing    stop
+//	dial loop                 start (client)       the connection        stop                 stop
+//	receiver pump, per type   start                a link to a receiver  stop                 stop
+//	connection, local         local.Serve          intake or program     connection, context  accept loop
+//	connection, peer          peer.Serve           peerLink              connection, context  accept loop
+//	link's writer             link.Run             the batch             link closes          link.Run
+//
+// The reader of a link is the goroutine that calls link.Run. Locks are taken in
+// the order Connector.mu, outbox.mu, queue, link; functions that a queue calls
+// back are called without its lock.
+package connector

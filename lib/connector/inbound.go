@@ -1,0 +1,213 @@
+package connector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"aioc/lib/link"
+	"aioc/lib/queue"
+	"aioc/lib/wire"
+)
+
+// peerLink is the link to an identified peer, and the handler of what arrives
+// on it.
+type peerLink struct {
+	c    *Connector
+	l    *link.Link
+	box  *outbox
+	addr string
+	over chan struct{} // closed when the link has ended and given back everything
+
+	// Owned by the link's reader.
+	how   route
+	run   wire.Batch
+	first uint64
+}
+
+// route is how frames with a certain header are handled.
+type route struct {
+	known  bool
+	typ    string
+	q      *queue.Queue
+	drop   string // reason
+	single bool   // not simply put
+}
+
+func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
+	if n == 0 {
+		return p.control(f)
+	}
+	if !f.Same || !p.how.known {
+		if err := p.Flush(); err != nil {
+			return err
+		}
+		p.how = p.route(f.Header)
+	}
+	switch h := &p.how; {
+	case h.drop != "":
+		p.c.drop(h.drop, p.box.name, h.typ, 1)
+		p.l.Refuse(n, &link.Refusal{Reason: "type", Text: h.drop})
+		return p.acknowledge(f.Header)
+	case h.single:
+		if err := p.Flush(); err != nil {
+			return err
+		}
+		return p.single(n, f)
+	}
+	if p.run.Frames == 0 {
+		p.first = n
+	}
+	p.run.Add(f.Raw, 1)
+	return nil
+}
+
+// route decides about a header.
+func (p *peerLink) route(h *wire.Header) route {
+	c := p.c
+	r := route{known: true, typ: string(h.Type)}
+	switch {
+	case h.Type == nil:
+		r.drop = "no message_type"
+	case c.server && !bytes.Equal(h.Source, []byte(p.box.name)):
+		// Differs: the original checks this with certificates only.
+		r.drop = fmt.Sprintf("source_id %q is not that of the connection", h.Source)
+	case c.ignored(p.box.name):
+		r.drop = "traffic ignored"
+	case c.inbox[r.typ] == nil:
+		r.drop = "message type not in recv_message_types"
+	}
+	r.q = c.inbox[r.typ]
+	r.single = h.TransportID != nil || h.ResponseID != nil || h.WithFile != nil
+	return r
+}
+
+// single handles one message that is not simply put.
+func (p *peerLink) single(n uint64, f *wire.Frame) error {
+	h := f.Header
+	raw, header, bin := f.Raw, []byte(nil), f.Binary
+	if h.TransportID != nil {
+		header = wire.AppendEdited(nil, h.Raw, wire.Edit{Key: "transport_id"})
+	}
+	if h.WithFile != nil {
+		header, bin = withoutFile(header, f)
+		p.c.drop("file refused: no file_recv_config", p.box.name, p.how.typ, 1)
+	}
+	if h.ResponseID != nil && p.c.waiters.any() {
+		if l := p.c.waiters.take(requestKey(p.box.name, p.how.typ, h.ResponseID)); l != nil {
+			if header == nil {
+				header = h.Raw
+			}
+			_ = l.SendRaw(header, f.Data, bin)
+			return p.acknowledge(h)
+		}
+	}
+	if header != nil {
+		var err error
+		if raw, err = wire.AppendFrame(nil, header, f.Data, bin); err != nil {
+			return err
+		}
+	}
+	if p.put(n, raw) {
+		return p.acknowledge(h)
+	}
+	return nil
+}
+
+// acknowledge answers a transport_id.
+func (p *peerLink) acknowledge(h *wire.Header) error {
+	if h.TransportID == nil {
+		return nil
+	}
+	return p.l.Send([]wire.Edit{
+		{Key: "transport_id", Value: append([]byte(nil), h.TransportID...)},
+		{Key: "message_type", Value: []byte(`"` + wire.TypeAck + `"`)},
+	}, nil, nil)
+}
+
+// Flush puts the run.
+func (p *peerLink) Flush() error {
+	n := p.first
+	for _, frames := range p.run.Spans {
+		p.put(n, frames)
+		for len(frames) > 0 {
+			_, frames = wire.Split(frames)
+			n++
+		}
+	}
+	p.run.Reset()
+	return nil
+}
+
+// put puts frames, of which the first has number n, and reports whether all
+// were taken. What finds no room goes back to a peer that understands that;
+// from others it is lost.
+func (p *peerLink) put(n uint64, frames []byte) bool {
+	h := &p.how
+	taken, err := h.q.Put(h.typ, frames)
+	if err == nil {
+		return true
+	}
+	for part := frames[:taken]; len(part) > 0; n++ {
+		_, part = wire.Split(part)
+	}
+	rest := frames[taken:]
+	first, _ := wire.Split(rest)
+	lost := 0
+	for len(rest) > 0 {
+		_, rest = wire.Split(rest)
+		if p.l.Flow() && errors.Is(err, queue.ErrFull) {
+			p.l.Park(n, h.typ, &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"})
+		} else {
+			lost++
+		}
+		n++
+	}
+	if lost > 0 {
+		p.c.drop("queue "+h.typ+" full", p.box.name, h.typ, lost)
+		return false
+	}
+	typ, l := h.typ, p.l
+	h.q.OnRoom(typ, len(first), func() { l.Room(typ) })
+	return false
+}
+
+// control handles the frames that are no messages and that the link left over.
+func (p *peerLink) control(f *wire.Frame) error {
+	if string(f.Header.Type) == wire.TypePing {
+		if l := p.c.waiters.take(requestKey(p.box.name, wire.TypePing, f.Header.ResponseID)); l != nil {
+			_ = l.SendRaw(f.Header.Raw, f.Data, f.Binary)
+		}
+		return nil
+	}
+	// Differs: a second hello would rename the connection in the original.
+	return fmt.Errorf("%w: %s from an identified peer", link.ErrProtocol, f.Header.Type)
+}
+
+// withoutFile takes the file out of a message and notes in with_file that it
+// was not stored. What the application sent beside the file stays.
+func withoutFile(header []byte, f *wire.Frame) (edited, bin []byte) {
+	if header == nil {
+		header = f.Header.Raw
+	}
+	offset, failed := 0, false
+	_ = wire.Fields(f.Header.WithFile, func(key, value []byte) {
+		switch string(key) {
+		case "binary_offset":
+			_, _ = fmt.Sscan(string(value), &offset)
+		case "file_error":
+			failed = true
+		}
+	})
+	bin = f.Binary[:max(0, min(offset, len(f.Binary)))]
+	var edits []wire.Edit
+	if len(bin) == 0 {
+		edits = append(edits, wire.Edit{Key: "with_binary"})
+	}
+	if !failed {
+		note := wire.AppendEdited(nil, f.Header.WithFile,
+			wire.Edit{Key: "file_error", Value: []byte(`"the receiver has no file_recv_config for it"`)})
+		edits = append(edits, wire.Edit{Key: "with_file", Value: note})
+	}
+	return wire.AppendEdited(nil, header, edits...), bin
+}

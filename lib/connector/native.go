@@ -1,0 +1,223 @@
+package connector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"aioc/lib/link"
+	"aioc/lib/local"
+	"aioc/lib/queue"
+	"aioc/lib/wire"
+)
+
+// program is a connection on the connector's own socket: an intake that can
+// also consume and call commands.
+type program struct {
+	intake
+	caller local.Caller
+	late   lateLink
+	fed    bool
+}
+
+// Info is what a connector tells a program that announces itself on its own
+// socket, as JSON in the data of the answer.
+type Info struct {
+	Name      string   `json:"name"`   // source_id of this connector
+	Server    bool     `json:"server"` // else a client
+	Peer      string   `json:"peer,omitempty"`
+	SendTypes []string `json:"send_message_types"`
+	RecvTypes []string `json:"recv_message_types"`
+	Max       int64    `json:"max_message_size"`
+}
+
+// consume is the data of a _consume frame.
+type consume struct {
+	Types  []string `json:"types"`
+	Window int      `json:"window"` // most messages not acknowledged
+	Count  int      `json:"count"`  // messages in all, 0: no limit
+	Drain  bool     `json:"drain"`  // say _empty when there is nothing
+}
+
+// call is the data of a _call frame, and of the answer.
+type call struct {
+	Cmd    string          `json:"cmd"`
+	Kwargs json.RawMessage `json:"kwargs,omitempty"`
+}
+
+type callReply struct {
+	Result any    `json:"result,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// maxWindow bounds the messages that one program has in hand.
+const maxWindow = 1 << 16
+
+// serveOwn serves one connection of the connector's own socket.
+func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
+	caller, err := local.CallerOf(conn)
+	if err != nil {
+		c.log.Warn("local program refused", "err", err)
+		conn.Close()
+		return
+	}
+	p := &program{caller: caller}
+	p.intake = intake{c: c, ctx: ctx, native: true}
+	p.l = link.New(conn, wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize)), link.Options{
+		ID: c.id, Handler: p, Log: c.log, PassPings: true,
+		Extensions: extensions, Info: c.info,
+		Greeted: func(f *wire.Frame) {
+			if f != nil {
+				p.wait = string(f.Header.Field("wait")) == "true"
+			}
+		},
+		WindowBytes: 1 << 20,
+	})
+	p.late.set(p.l)
+	defer c.waiters.gone(p.l)
+	err = p.l.Run(ctx)
+	c.localEnded("program", err)
+}
+
+// localEnded logs why a local connection ended, if it is worth it.
+func (c *Connector) localEnded(who string, err error) {
+	switch {
+	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, link.ErrProtocol):
+		c.counts.add("local protocol violation", 1)
+		if ok, held := c.fold.Allow("local violation\x00" + who); ok {
+			c.log.Warn("local connection closed", "who", who, "err", err, "n", held+1)
+		}
+	case err != nil && !errors.Is(err, io.EOF):
+		c.log.Debug("local connection closed", "who", who, "err", err)
+	}
+}
+
+func (c *Connector) info() []byte {
+	cfg := c.cfg.Load()
+	text, err := json.Marshal(Info{c.id, c.server, cfg.PeerID(), cfg.SendTypes, cfg.RecvTypes, cfg.MaxMessageSize})
+	if err != nil {
+		return nil // strings always marshal
+	}
+	return text
+}
+
+func (p *program) Frame(n uint64, f *wire.Frame) error {
+	if n > 0 {
+		if p.stopped(n, f) {
+			return nil
+		}
+		return p.intake.Frame(n, f)
+	}
+	switch string(f.Header.Type) {
+	case wire.TypeConsume:
+		return p.consume(f)
+	case wire.TypeCall:
+		return p.call(f)
+	}
+	return fmt.Errorf("%w: frame of type %s", link.ErrProtocol, f.Header.Type)
+}
+
+// stopped refuses messages while the connector is stopped. The socket itself
+// stays, so that it can be started.
+func (p *program) stopped(n uint64, f *wire.Frame) bool {
+	p.c.mu.Lock()
+	running := p.c.session != nil
+	p.c.mu.Unlock()
+	if !running {
+		h := p.c.decide(f.Header, true, false)
+		p.refuse(n, &h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})
+	}
+	return !running
+}
+
+// consume starts to give messages to the program.
+func (p *program) consume(f *wire.Frame) error {
+	fail := func(reason, text string) error {
+		return p.l.Send([]wire.Edit{
+			{Key: "message_type", Value: []byte(`"` + wire.TypeNack + `"`)},
+			{Key: "reason", Value: wire.AppendString(nil, reason)},
+			{Key: "error", Value: wire.AppendString(nil, text)},
+		}, nil, nil)
+	}
+	if !p.caller.Trusted() {
+		p.c.counts.add("consumer refused", 1)
+		return fail("permission", "receiving needs the user or group of the connector, or root")
+	}
+	if p.fed {
+		return fmt.Errorf("%w: a second _consume", link.ErrProtocol)
+	}
+	var want consume
+	if err := json.Unmarshal(f.Data, &want); err != nil {
+		return fmt.Errorf("%w: _consume: %w", link.ErrProtocol, err)
+	}
+	if len(want.Types) == 0 {
+		want.Types = p.c.cfg.Load().RecvTypes
+	}
+	var queues []*queue.Queue
+	for _, typ := range want.Types {
+		q := p.c.inbox[typ]
+		if q == nil {
+			return fail("type", "message type "+typ+" is not in recv_message_types")
+		}
+		queues = append(queues, q)
+	}
+	if want.Window <= 0 || want.Window > maxWindow {
+		want.Window = maxWindow
+	}
+	p.fed = true
+	source := newFeed(queues, p.late.wake, max(want.Count, 0), !p.l.Acks())
+	if want.Drain {
+		source.empty = func() {
+			_ = p.l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeEmpty + `"`)}}, nil, nil)
+		}
+	}
+	p.l.SetWindow(want.Window)
+	p.l.SetSource(source)
+	return nil
+}
+
+// call runs a command.
+func (p *program) call(f *wire.Frame) error {
+	id := append([]byte(nil), f.Header.RequestID...)
+	var reply callReply
+	var want call
+	if !p.caller.Trusted() {
+		reply.Error = "commands need the user or group of the connector, or root"
+	} else if err := json.Unmarshal(f.Data, &want); err != nil {
+		reply.Error = "a call is a JSON object with cmd and kwargs"
+	} else if result, err := p.c.commands.Call(p.ctx, want.Cmd, want.Kwargs); err != nil {
+		reply.Error = err.Error()
+		p.c.log.Warn("command failed", "cmd", want.Cmd, "err", err)
+	} else {
+		reply.Result = result
+	}
+	text, err := json.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	edits := []wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeCall + `"`)}}
+	if len(id) > 0 {
+		edits = append(edits, wire.Edit{Key: "response_id", Value: id})
+	}
+	return p.l.Send(edits, text, nil)
+}
+
+// serveCommander serves one command on the original's commander socket.
+func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	caller, err := local.CallerOf(conn)
+	if err == nil && !caller.Trusted() {
+		err = fmt.Errorf("user %d may not give commands", caller.UID)
+	}
+	if err == nil {
+		err = c.commands.Serve(ctx, conn)
+	}
+	if err != nil {
+		if ok, held := c.fold.Allow("command"); ok {
+			c.log.Warn("command failed", "err", err, "n", held+1)
+		}
+	}
+}

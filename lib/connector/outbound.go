@@ -1,0 +1,412 @@
+package connector
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net"
+
+	"aioc/lib/config"
+	"aioc/lib/link"
+	"aioc/lib/queue"
+	"aioc/lib/wire"
+)
+
+// intake is what takes messages from one local program and puts them into the
+// queues of peers. It is the handler of that program's link.
+//
+// Frames with the same header go the same way, so what is decided for one is
+// kept; those that lie side by side are put with one copy.
+type intake struct {
+	c      *Connector
+	l      *link.Link
+	ctx    context.Context // ends when messages are taken no more
+	native bool            // our own socket: everything is answered
+	wait   bool            // the program waits for a peer that is away
+
+	// Of the current header.
+	how decision
+
+	// The run that waits to be put.
+	run   wire.Batch
+	first uint64 // number of its first frame
+	spare []byte // memory for frames whose header was changed
+}
+
+// decision is how frames with a certain header are handled.
+type decision struct {
+	known  bool
+	box    *outbox
+	typ    string
+	header []byte // instead of the frame's; nil: as it is
+	refuse *link.Refusal
+	ping   bool
+	await  bool
+	ack    bool   // the sender waits for the peer's acknowledgement
+	id     []byte // request_id
+	answer []byte // transport_id: to be answered with it
+}
+
+var (
+	errIntakeClosed = errors.New("no more messages are taken")
+	// errAbsent closes the connection of a Python program, as the original does.
+	errAbsent = errors.New("request to a peer that is not connected")
+)
+
+func (in *intake) Frame(n uint64, f *wire.Frame) error {
+	if !f.Same || !in.how.known {
+		if err := in.Flush(); err != nil {
+			return err
+		}
+		in.how = in.c.decide(f.Header, in.native, in.wait)
+		if f.Header.Type == nil {
+			return errors.New("frame without message_type")
+		}
+	}
+	h := &in.how
+	if h.refuse != nil {
+		in.refuse(n, h, h.refuse)
+		return nil
+	}
+	if h.box == nil {
+		h.known = false // the peer may come meanwhile
+		in.notNow(n, h, &link.Refusal{Reason: "away", Text: "peer " + string(f.Header.Dest) + " is not connected"})
+		if h.await && !in.native {
+			return errAbsent
+		}
+		return nil
+	}
+	if in.ctx.Err() != nil {
+		in.refuse(n, h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})
+		return nil
+	}
+	if h.ping || h.await || h.ack || h.answer != nil {
+		if err := in.Flush(); err != nil {
+			return err
+		}
+		return in.single(n, f)
+	}
+	if in.run.Frames == 0 {
+		in.first = n
+	}
+	raw := f.Raw
+	if h.header != nil {
+		from := len(in.spare)
+		out, err := wire.AppendFrame(in.spare, h.header, f.Data, f.Binary)
+		if err != nil {
+			in.refuse(n, h, &link.Refusal{Reason: "size", Text: err.Error()})
+			return nil
+		}
+		in.spare, raw = out, out[from:]
+	}
+	in.run.Add(raw, 1)
+	return nil
+}
+
+// Flush puts the run.
+func (in *intake) Flush() error {
+	if in.run.Frames == 0 {
+		return nil
+	}
+	var err error
+	n := in.first
+	for _, frames := range in.run.Spans {
+		if n, err = in.put(n, frames); err != nil {
+			break
+		}
+	}
+	in.run.Reset()
+	if cap(in.spare) > 1<<20 {
+		in.spare = nil
+	}
+	in.spare = in.spare[:0]
+	return err
+}
+
+// put puts frames, of which the first has number n, and returns the number
+// after the last. It waits while the queue is full.
+func (in *intake) put(n uint64, frames []byte) (uint64, error) {
+	h := &in.how
+	for len(frames) > 0 {
+		if why := in.away(h.box); why != nil {
+			for len(frames) > 0 {
+				_, frames = wire.Split(frames)
+				in.notNow(n, h, why)
+				n++
+			}
+			return n, nil
+		}
+		taken, err := h.box.q.Put(h.typ, frames)
+		if errors.Is(err, queue.ErrClosed) && taken == 0 && in.again() {
+			continue
+		}
+		for part := frames[:taken]; len(part) > 0; n++ {
+			_, part = wire.Split(part)
+		}
+		frames = frames[taken:]
+		if err == nil {
+			break
+		}
+		first, _ := wire.Split(frames)
+		if err := in.room(h.box.q, h.typ, len(first), err); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// room waits until there is room after err, which Put returned.
+func (in *intake) room(q *queue.Queue, typ string, need int, err error) error {
+	if !errors.Is(err, queue.ErrFull) {
+		return err
+	}
+	room := make(chan struct{})
+	q.OnRoom(typ, need, func() { close(room) })
+	select {
+	case <-room:
+		return nil
+	case <-in.l.Done():
+		return link.ErrClosed
+	case <-in.ctx.Done():
+		return errIntakeClosed
+	}
+}
+
+// away returns why nothing can be put for the peer, if it is away. A program
+// that asked for it waits here until the peer is there.
+func (in *intake) away(b *outbox) *link.Refusal {
+	if b.current() != nil {
+		return nil
+	}
+	if in.wait {
+		b.await(1)
+		defer b.await(-1)
+	}
+	for b.current() == nil {
+		if !in.wait {
+			return &link.Refusal{Reason: "away", Text: "peer " + b.name + " is not connected"}
+		}
+		select {
+		case <-b.whenUp():
+		case <-in.l.Done():
+			return &link.Refusal{Reason: "closed", Text: "connection closed"}
+		case <-in.ctx.Done():
+			return &link.Refusal{Reason: "stopped", Text: "the connector is stopped"}
+		}
+	}
+	return nil
+}
+
+// single handles one frame that is not simply passed on.
+func (in *intake) single(n uint64, f *wire.Frame) error {
+	h := &in.how
+	if why := in.away(h.box); why != nil {
+		in.notNow(n, h, why)
+		if h.await && !in.native {
+			return errAbsent
+		}
+		return nil
+	}
+	header, id := h.header, h.id
+	if h.await && id == nil {
+		header, id = withRequestID(header, f.Header)
+	}
+	if h.ping && !h.await {
+		return nil // an answer to nobody's question
+	}
+	raw := f.Raw
+	if header != nil {
+		out, err := wire.AppendFrame(nil, header, f.Data, f.Binary)
+		if err != nil {
+			in.refuse(n, h, &link.Refusal{Reason: "size", Text: err.Error()})
+			return nil
+		}
+		raw = out
+	}
+	key := requestKey(h.box.name, h.typ, id)
+	if h.await && !in.c.waiters.add(key, in.l) {
+		in.notNow(n, h, &link.Refusal{Reason: "full", Text: "too many requests wait for a response"})
+		return nil
+	}
+	if h.ping {
+		// Pings are not queued: they ask about the link.
+		p := h.box.current()
+		if p == nil || p.l.SendFrame(raw) != nil {
+			if in.c.waiters.take(key) != nil {
+				failResponse(in.l, key)
+			}
+		}
+		in.answered(h, nil)
+		return nil
+	}
+	var note *queue.Note
+	if h.ack || h.answer != nil {
+		note = in.note(n, h)
+	}
+	for {
+		err := h.box.q.PutNote(h.typ, raw, note)
+		if err == nil {
+			if h.answer != nil && !h.ack {
+				in.answered(h, nil)
+			}
+			return nil
+		}
+		if errors.Is(err, queue.ErrClosed) && in.again() {
+			if why := in.away(h.box); why != nil {
+				in.notNow(n, h, why)
+				return nil
+			}
+			continue
+		}
+		if err := in.room(h.box.q, h.typ, len(raw), err); err != nil {
+			return err
+		}
+	}
+}
+
+// again looks the peer's outbox up once more: it is dropped when a peer that
+// is away has nothing waiting, and made again when the peer comes back.
+func (in *intake) again() bool {
+	b := in.c.box(in.how.box.name, in.wait)
+	if b == nil || b == in.how.box {
+		return false
+	}
+	in.how.box = b
+	return true
+}
+
+// note returns the note of a message whose sender learns when the peer has it.
+func (in *intake) note(n uint64, h *decision) *queue.Note {
+	if !h.ack {
+		return nil
+	}
+	note := &queue.Note{WaitForAck: true}
+	switch {
+	case in.native && in.l.Acks():
+		in.l.Hold(n)
+		l := in.l
+		note.Done = func(err error) { l.Settle(n, err) }
+	case h.answer != nil:
+		how := *h
+		note.Done = func(err error) { in.answered(&how, err) }
+	}
+	return note
+}
+
+// answered sends the _ack or _nack that a transport_id asks for.
+func (in *intake) answered(h *decision, err error) {
+	if h.answer == nil {
+		return
+	}
+	edits := []wire.Edit{{Key: "transport_id", Value: h.answer}}
+	if err == nil {
+		edits = append(edits, wire.Edit{Key: "message_type", Value: []byte(`"` + wire.TypeAck + `"`)})
+	} else {
+		reason := "closed"
+		var why *link.Refusal
+		if errors.As(err, &why) {
+			reason = why.Reason
+		}
+		edits = append(edits,
+			wire.Edit{Key: "message_type", Value: []byte(`"` + wire.TypeNack + `"`)},
+			wire.Edit{Key: "reason", Value: wire.AppendString(nil, reason)},
+			wire.Edit{Key: "error", Value: wire.AppendString(nil, err.Error())})
+	}
+	_ = in.l.Send(edits, nil, nil)
+}
+
+// refuse does not take message n, for good.
+func (in *intake) refuse(n uint64, h *decision, why *link.Refusal) {
+	in.l.Refuse(n, why)
+	in.answered(h, why)
+	if !in.native {
+		in.c.drop("send: "+why.Text, "local program", h.typ, 1)
+	}
+}
+
+// notNow does not take message n now, nor those of its type that follow it on
+// the way, so that their order is kept when they are sent again.
+func (in *intake) notNow(n uint64, h *decision, why *link.Refusal) {
+	in.l.Park(n, h.typ, why)
+	in.l.Room(h.typ) // there is nothing to wait for here: the program decides
+	in.answered(h, why)
+	if !in.native {
+		in.c.drop("send: "+why.Text, "local program", h.typ, 1)
+	}
+}
+
+// withRequestID adds a request_id of 32 hex digits to the header, as the
+// original does.
+func withRequestID(header []byte, h *wire.Header) (edited, id []byte) {
+	if header == nil {
+		header = h.Raw
+	}
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	id = wire.AppendString(nil, hex.EncodeToString(random[:]))
+	return wire.AppendEdited(nil, header, wire.Edit{Key: "request_id", Value: id}), id
+}
+
+// decide looks at a header and says how its frames are handled.
+func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
+	d := decision{known: true, typ: string(h.Type), await: h.AwaitResponse, ack: h.WaitForAck}
+	if h.RequestID != nil {
+		d.id = append([]byte(nil), h.RequestID...)
+	}
+	refuse := func(reason, text string) decision {
+		d.refuse = &link.Refusal{Reason: reason, Text: text}
+		return d
+	}
+	var edits []wire.Edit
+	if h.TransportID != nil {
+		if native {
+			d.answer = append([]byte(nil), h.TransportID...)
+		}
+		edits = append(edits, wire.Edit{Key: "transport_id"})
+	}
+	d.ping = d.typ == wire.TypePing
+	if d.ping && h.ResponseID != nil {
+		d.await = false
+	}
+	if !c.maySend(h.Type) {
+		return refuse("type", "message type "+d.typ+" is not in send_message_types")
+	}
+	if h.WithFile != nil {
+		return refuse("bad", "files cannot be sent")
+	}
+	d.box = c.box(string(h.Dest), wait)
+	if d.box == nil {
+		if len(h.Dest) == 0 {
+			return refuse("name", "no destination_id: a server needs the name of a client")
+		}
+		if err := config.ValidName(string(h.Dest)); err != nil {
+			return refuse("name", "destination_id: "+err.Error())
+		}
+		return d
+	}
+	if c.ignored(d.box.name) {
+		return refuse("ignored", "traffic with "+d.box.name+" is ignored")
+	}
+	if string(h.Source) != c.id {
+		edits = append(edits, wire.Edit{Key: "source_id", Value: wire.AppendString(nil, c.id)})
+	}
+	if !c.server && string(h.Dest) != d.box.name {
+		edits = append(edits, wire.Edit{Key: "destination_id", Value: wire.AppendString(nil, d.box.name)})
+	}
+	if edits != nil {
+		d.header = wire.AppendEdited(nil, h.Raw, edits...)
+	}
+	return d
+}
+
+// serveSender takes messages on one connection of the original's send socket.
+func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
+	in := &intake{c: c, ctx: ctx}
+	in.l = link.New(conn, wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize)), link.Options{
+		ID: c.id, Handler: in, PassPings: true, Log: c.log,
+	})
+	defer c.waiters.gone(in.l)
+	err := in.l.Run(ctx)
+	c.localEnded("sender", err)
+}

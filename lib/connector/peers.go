@@ -1,0 +1,192 @@
+package connector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"aioc/lib/durable"
+	"aioc/lib/link"
+	"aioc/lib/peer"
+	"aioc/lib/wire"
+)
+
+// extensions are what this connector speaks beyond the original.
+var extensions = []string{wire.ExtAckTo, wire.ExtFlow}
+
+// errReplaced ends a link whose peer has come back on another one.
+var errReplaced = errors.New("replaced by a newer connection of the same name")
+
+// serveLinks accepts clients until accepting ends; their links live until the
+// pumps end.
+func (c *Connector) serveLinks(accepting, pumps context.Context, ln *peer.Listener) {
+	// Serve ends the connections with its context, so it gets the longer one.
+	stop := context.AfterFunc(accepting, func() { ln.Close() })
+	defer stop()
+	err := ln.Serve(pumps, func(ctx context.Context, conn *peer.Conn) { _ = c.runPeer(ctx, conn) })
+	if accepting.Err() == nil {
+		c.log.Error("listening ended", "err", err)
+	}
+}
+
+// dialLinks keeps a client connected.
+func (c *Connector) dialLinks(ctx context.Context, d *peer.Dialer) {
+	// Ready with the first link, or when it is plain that it takes a while.
+	trying := time.AfterFunc(time.Second, c.ready)
+	defer trying.Stop()
+	err := d.Run(ctx, c.runPeer)
+	if ctx.Err() == nil {
+		c.log.Error("connecting ended", "err", err)
+		c.mu.Lock()
+		shutdown := c.shutdown
+		c.mu.Unlock()
+		if shutdown != nil && !c.cfg.Load().TryReconnect {
+			c.log.Info("not connecting again: enable_client_try_reconnect is false")
+		}
+	}
+}
+
+// runPeer runs the link to a peer until it ends.
+func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
+	cfg := c.cfg.Load()
+	box := c.box(conn.Name, true)
+	if box == nil {
+		c.log.Warn("peer refused: too many are known", "peer", conn.Name)
+		return errors.New("too many peers")
+	}
+	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{})}
+	p.replace(ctx)
+
+	var late lateLink
+	started := time.Now()
+	o := link.Options{
+		ID: c.id, Peer: cfg.PeerID(), Handler: p, Source: newPeerFeed(box.q, &late), Log: c.log,
+		Extensions: extensions, Dialled: !c.server,
+		WriteTimeout: cfg.SendTimeout,
+		Greeted: func(f *wire.Frame) {
+			c.log.Debug("peer greeted", "peer", box.name, "aioc", f != nil && f.Header.Extensions != nil)
+		},
+		Nudge: c.server && conn.TLS,
+	}
+	if !c.server {
+		o.KeepAlive = cfg.KeepAlivePeriod
+		o.KeepAliveTimeout = cfg.KeepAliveTimeout
+		o.KeepAliveMisses = cfg.MaxUnansweredKeepAlive
+	}
+	p.l = link.New(conn, conn.Reader, o)
+	late.set(p.l)
+	if !p.attach() {
+		close(p.over)
+		return errReplaced
+	}
+	c.log.Info("link up", "peer", box.name, "addr", p.addr)
+	c.ready()
+	err := p.l.Run(ctx)
+	p.detach()
+	c.waiters.fail(box.name)
+	switch {
+	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig):
+		c.counts.add("protocol violation", 1)
+		if ok, held := c.fold.Allow("violation\x00" + box.name); ok {
+			c.log.Warn("link closed: the peer broke the protocol", "peer", box.name, "addr", p.addr, "err", err, "n", held+1)
+		}
+	default:
+		if err == io.EOF {
+			err = errors.New("closed by the peer")
+		}
+		c.log.Info("link down", "peer", box.name, "addr", p.addr, "err", err, "after", time.Since(started).Round(time.Millisecond))
+	}
+	return err
+}
+
+// replace ends the link that the peer had until now and waits until it has
+// given back what it had in hand, so that the order is kept. The newest
+// connection of a name counts.
+func (p *peerLink) replace(ctx context.Context) {
+	for {
+		old := p.box.current()
+		if old == nil {
+			return
+		}
+		if old.addr != p.addr {
+			p.c.log.Info("link replaced", "peer", p.box.name, "addr", p.addr, "old", old.addr)
+		}
+		old.l.Close(errReplaced)
+		select {
+		case <-old.over:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// attach makes p the link of its peer, unless another has become it meanwhile.
+func (p *peerLink) attach() bool {
+	b := p.box
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.link != nil {
+		return false
+	}
+	b.link = p
+	close(b.up)
+	return true
+}
+
+// detach leaves the peer without a link.
+func (p *peerLink) detach() {
+	b := p.box
+	b.mu.Lock()
+	b.link = nil
+	b.up = make(chan struct{})
+	b.mu.Unlock()
+	close(p.over)
+	p.c.forget(b)
+}
+
+// forget drops a server's outbox for which there is nothing to remember.
+func (c *Connector) forget(b *outbox) {
+	if !c.server {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.mu.Lock()
+	unused := b.link == nil && b.waiting == 0
+	b.mu.Unlock()
+	if unused && c.boxes[b.name] == b && b.q.CloseIfEmpty() {
+		delete(c.boxes, b.name)
+	}
+}
+
+// setActive notes in active_connectors.json, which the original's menu reads,
+// that we run or have stopped.
+func (c *Connector) setActive(running bool) {
+	name := c.id
+	if c.server {
+		name = c.cfg.Load().ServerAddr.Line()
+	}
+	lock, err := durable.Lock(c.paths.ActiveList + ".lock")
+	if err == nil {
+		defer lock.Unlock()
+	}
+	var names []string
+	if text, err := os.ReadFile(c.paths.ActiveList); err == nil {
+		_ = json.Unmarshal(text, &names) // a damaged list is begun anew
+	}
+	names = slices.DeleteFunc(names, func(s string) bool { return s == name })
+	if running {
+		names = append(names, name)
+	}
+	text, err := json.Marshal(names)
+	if err == nil {
+		err = durable.WriteFile(c.paths.ActiveList, text, 0o644)
+	}
+	if err != nil {
+		c.log.Warn("active_connectors.json not written", "err", err)
+	}
+}

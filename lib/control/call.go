@@ -1,0 +1,116 @@
+package control
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// Limits of the commander socket.
+const (
+	maxCommand  = 1 << 20          // bytes of a command or a reply
+	bodyTimeout = 10 * time.Second // for the rest of a command after its length
+)
+
+// command is a call as it is sent on the commander socket.
+type command struct {
+	Cmd    string          `json:"cmd"`
+	Kwargs json.RawMessage `json:"kwargs"`
+}
+
+// Serve reads one command from c, a connection of the commander socket, runs
+// it and replies. It does not close c. A command that fails is answered with a
+// text that begins with "error: ", and the failure returned.
+//
+// Differs: the original neither answers a command that it does not know or
+// that fails nor closes the connection.
+func (r *Registry) Serve(ctx context.Context, c net.Conn) error {
+	// A tool connects and sends at once.
+	if err := c.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	body, err := readSized(c)
+	if err != nil {
+		if err == io.EOF {
+			return nil // somebody looked whether we are alive
+		}
+		return err
+	}
+	var cmd command
+	var result any
+	if err = json.Unmarshal(body, &cmd); err != nil {
+		err = fmt.Errorf("%w: the command is not a JSON object with cmd and kwargs", ErrArgument)
+	} else if cmd.Cmd == "" {
+		return nil
+	} else {
+		result, err = r.Call(ctx, cmd.Cmd, cmd.Kwargs)
+	}
+	text := Text(result)
+	if err != nil {
+		text = "error: " + err.Error()
+	}
+	if errWrite := c.SetWriteDeadline(time.Now().Add(bodyTimeout)); errWrite != nil {
+		return errors.Join(err, errWrite)
+	}
+	return errors.Join(err, writeSized(c, []byte(text)))
+}
+
+// Call sends one command to the commander socket at path, of this toolkit or
+// the original, and returns the text of the reply. The original does not reply
+// to what it does not know: give ctx a deadline.
+func Call(ctx context.Context, path, name string, kwargs any) (string, error) {
+	args, err := json.Marshal(kwargs)
+	if err != nil {
+		return "", fmt.Errorf("command %s: %w", name, err)
+	}
+	body, err := json.Marshal(command{name, args})
+	if err != nil {
+		return "", fmt.Errorf("command %s: %w", name, err)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return "", fmt.Errorf("command %s: %w", name, err)
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if err := writeSized(c, body); err != nil {
+		return "", fmt.Errorf("command %s: %w", name, err)
+	}
+	reply, err := readSized(c)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return "", fmt.Errorf("command %s: no reply: %w", name, err)
+	}
+	return string(reply), nil
+}
+
+func readSized(r io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.LittleEndian.Uint32(size[:])
+	if n > maxCommand {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrArgument, n, maxCommand)
+	}
+	body := make([]byte, n)
+	_, err := io.ReadFull(r, body)
+	return body, err
+}
+
+func writeSized(w io.Writer, body []byte) error {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
+	_, err := w.Write(append(b, body...))
+	return err
+}

@@ -1,0 +1,134 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Raw is a reply that is printed as it is, whatever it holds.
+type Raw string
+
+// Set is a reply that Python prints as a set.
+type Set []string
+
+// Tuple is a reply that Python prints as a tuple.
+type Tuple []any
+
+// Text is the reply to a command as the commander socket of the original sends
+// it: Python's str(v) if v is true for Python, else {}.
+func Text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "{}"
+	case Raw:
+		if v == "" {
+			return "{}"
+		}
+		return string(v)
+	case string:
+		if v == "" {
+			return "{}"
+		}
+		return v
+	case bool:
+		// Both are texts already when the original asks whether they are true.
+		return pythonBool(v)
+	case []string:
+		if len(v) == 0 {
+			return "{}"
+		}
+	}
+	return repr(v)
+}
+
+func pythonBool(b bool) string {
+	if b {
+		return "True"
+	}
+	return "False"
+}
+
+// repr is Python's repr of a value.
+func repr(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "None"
+	case bool:
+		return pythonBool(v)
+	case Raw:
+		return string(v)
+	case string:
+		return reprString(v)
+	case int:
+		return strconv.Itoa(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case json.Number:
+		return v.String()
+	case []string:
+		return "[" + join(v, func(s string) string { return reprString(s) }) + "]"
+	case []any:
+		return "[" + join(v, repr) + "]"
+	case Tuple:
+		if len(v) == 1 {
+			return "(" + repr(v[0]) + ",)"
+		}
+		return "(" + join(v, repr) + ")"
+	case Set:
+		if len(v) == 0 {
+			return "set()"
+		}
+		return "{" + join(v, func(s string) string { return reprString(s) }) + "}"
+	case map[string]any:
+		keys := make([]string, 0, len(v))
+		for k := range v {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		return "{" + join(keys, func(k string) string { return reprString(k) + ": " + repr(v[k]) }) + "}"
+	}
+	return reprString(fmt.Sprint(v))
+}
+
+func join[T any](list []T, f func(T) string) string {
+	parts := make([]string, len(list))
+	for i, v := range list {
+		parts[i] = f(v)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// reprString quotes as Python does: single quotes, unless the text has one and
+// no double quote.
+func reprString(s string) string {
+	quote := byte('\'')
+	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
+		quote = '"'
+	}
+	b := []byte{quote}
+	for _, r := range s {
+		switch {
+		case r == rune(quote) || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, `\n`...)
+		case r == '\r':
+			b = append(b, `\r`...)
+		case r == '\t':
+			b = append(b, `\t`...)
+		case r < 0x100 && !unicode.IsPrint(r):
+			b = fmt.Appendf(b, `\x%02x`, r)
+		case !unicode.IsPrint(r) && r < 0x10000:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		case !unicode.IsPrint(r):
+			b = fmt.Appendf(b, `\U%08x`, r)
+		default:
+			b = append(b, string(r)...)
+		}
+	}
+	return string(append(b, quote))
+}

@@ -1,0 +1,407 @@
+// Package daemon is the command line that aioc-server and aioc-client share:
+// flags, checks, signals, the service manager.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"aioc/lib/cli"
+	"aioc/lib/config"
+	"aioc/lib/connector"
+	"aioc/lib/durable"
+	"aioc/lib/identity"
+)
+
+// program is one of the two daemons while its command line is handled.
+type program struct {
+	name   string
+	server bool
+	stdout io.Writer
+	stderr io.Writer
+	set    *cli.Set
+
+	file   string
+	dir    *string
+	addr   *string
+	client *string
+	tls    *string
+	values *[]string
+}
+
+// Run is the main function of a daemon: server tells which. It returns the
+// exit status.
+func Run(server bool, args []string, stdout, stderr io.Writer) int {
+	p := &program{name: "aioc-client", server: server, stdout: stdout, stderr: stderr}
+	if server {
+		p.name = "aioc-server"
+	}
+	p.set = cli.New(p.name, "[flags] [FILE]", stdout, stderr)
+	file := p.set.Config()
+	p.dir = p.set.Dir()
+	p.tls = p.set.String("tls", "", "MODE", "how the connection is protected: anonymous or off")
+	p.values = p.set.Values("set", "KEY=JSON", "set any key of the configuration; may be repeated")
+	if server {
+		p.addr = p.set.String("addr", "", "HOST:PORT", "address to listen on")
+	} else {
+		p.addr = p.set.String("addr", "", "HOST:PORT", "address of the server")
+		p.client = p.set.String("name", "", "NAME", "name of this client")
+	}
+	test := p.set.Bool("t", "check everything, without opening a socket or writing a byte")
+	printConfig := p.set.Bool("print-config", "print the effective configuration as JSON")
+	template := p.set.Bool("template", "print the default configuration as JSON")
+	format := p.set.String("log", "text", "FORMAT", "format of the log on stderr: text or json")
+	verbose := p.set.Bool("v", "log more: level DEBUG")
+	grace := p.set.Duration("grace", 10*time.Second, "D", "how long to pass on what was taken when ended by a signal")
+
+	rest, status, done := p.set.Parse(args)
+	if done {
+		return status
+	}
+	if *template {
+		return p.print(p.template())
+	}
+	p.file = *file
+	switch {
+	case len(rest) > 1:
+		return p.set.Mistake("one configuration file only, not also %q", rest[1])
+	case len(rest) == 1 && p.set.Given("config"):
+		return p.set.Mistake("-config can't be used with a FILE argument")
+	case len(rest) == 1:
+		p.file = rest[0]
+	}
+	errFile, _ := stderr.(*os.File)
+	logFormat, err := cli.ParseLogFormat(*format, errFile)
+	if err != nil {
+		return p.set.Mistake("-log: %w", err)
+	}
+	cfg, warnings, status := p.load()
+	if cfg == nil {
+		return status
+	}
+	if *printConfig {
+		return p.print(cfg.AppendJSON(nil))
+	}
+	if *test {
+		return p.check(cfg, warnings)
+	}
+	var level slog.LevelVar
+	if l, err := cli.ParseLevel(cfg.LogLevel); err == nil {
+		level.Set(l)
+	}
+	if *verbose {
+		level.Set(slog.LevelDebug)
+	}
+	log := cli.NewLogger(stderr, logFormat, &level)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	return p.serve(cfg, log, &level, *grace)
+}
+
+// print writes text to standard output.
+func (p *program) print(text []byte) int {
+	if _, err := p.stdout.Write(text); err != nil {
+		cli.Errorf(p.stderr, p.name, "standard output: %w", err)
+		return cli.Failed
+	}
+	return cli.OK
+}
+
+func (p *program) template() []byte {
+	if p.server {
+		return config.Template()
+	}
+	c := config.Defaults()
+	c.IsServer = false
+	return c.AppendJSON(nil)
+}
+
+// load makes the configuration from the file and the flags and checks it. On a
+// mistake it has reported all of them, and cfg is nil.
+func (p *program) load() (cfg *config.Config, warnings []string, status int) {
+	cfg = config.Defaults()
+	var err error
+	if p.file != "" {
+		if cfg, err = config.Load(p.file); err != nil {
+			cli.Report(p.stderr, p.name, err)
+			return nil, nil, cli.BadConfig
+		}
+		if cfg.Given("is_server") && cfg.IsServer != p.server {
+			cli.Errorf(p.stderr, p.name, "config %q: is_server: %v: this is %s; run the other daemon", p.file, cfg.IsServer, p.name)
+			return nil, nil, cli.BadConfig
+		}
+	}
+	cfg.IsServer = p.server
+	if mistake := p.flags(cfg); mistake != nil {
+		return nil, nil, p.set.Mistake("%w", mistake)
+	}
+	if !p.server && cfg.ClientName == "" {
+		cfg.ClientName = config.DefaultName()
+		warnings = append(warnings, "no client_name: called "+cfg.ClientName+" this time; give it one with -name")
+	}
+	problems := append(cfg.Check(), unsupported(cfg)...)
+	if len(problems) > 0 {
+		cli.Report(p.stderr, p.name, errors.Join(problems...))
+		return nil, nil, cli.BadConfig
+	}
+	return cfg, append(append(warnings, cfg.Warnings()...), idle(cfg)...), cli.OK
+}
+
+// flags applies the flags that override the file.
+func (p *program) flags(cfg *config.Config) error {
+	for _, v := range *p.values {
+		key, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return fmt.Errorf("-set %s: want KEY=JSON", v)
+		}
+		if key == "is_server" {
+			return errors.New("-set is_server: run the other daemon instead")
+		}
+		if err := cfg.Set(key, []byte(value)); err != nil {
+			return fmt.Errorf("-set %w", err)
+		}
+	}
+	if *p.dir != "" {
+		if err := cfg.SetDir(*p.dir); err != nil {
+			return fmt.Errorf("-dir: %w", err)
+		}
+	}
+	if *p.addr != "" {
+		addr, err := config.ParseAddr(*p.addr)
+		if err != nil {
+			return fmt.Errorf("-addr: %w", err)
+		}
+		cfg.ServerAddr = addr
+	}
+	if p.client != nil && *p.client != "" {
+		if err := config.ValidName(*p.client); err != nil {
+			return fmt.Errorf("-name: %w", err)
+		}
+		cfg.ClientName = *p.client
+	}
+	switch *p.tls {
+	case "":
+	case "anonymous":
+		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = true, true, false, false
+	case "off":
+		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = false, false, false, false
+	default:
+		return fmt.Errorf("-tls %s: want anonymous or off", *p.tls)
+	}
+	return nil
+}
+
+// unsupported lists what the configuration asks for and would be unsafe to
+// leave out.
+func unsupported(c *config.Config) (problems []error) {
+	bad := func(ok bool, text string) {
+		if !ok {
+			problems = append(problems, errors.New(text))
+		}
+	}
+	bad(!c.UseSSL || c.SSLAllowAll, "use_ssl: certificates for each client are not supported: use -tls anonymous (use_ssl and ssl_allow_all true) or -tls off (use_ssl false)")
+	bad(!c.UseSSL || !c.SSLAllowAll || !c.UseToken, "use_token: tokens are not supported: use -tls anonymous or -tls off")
+	lists := len(c.BlacklistID) + len(c.BlacklistIP) + len(c.BlacklistSubnet) + len(c.WhitelistID) + len(c.WhitelistIP) + len(c.WhitelistSubnet)
+	bad(!c.IsServer || lists == 0, "blacklisted_clients and whitelisted_clients: lists are not supported: remove them, and keep strangers away by other means")
+	bad(c.IsServer || !c.Proxy.Enabled, "proxy: proxies are not supported: set enabled to false")
+	return problems
+}
+
+// idle lists what the configuration asks for and has no effect.
+func idle(c *config.Config) (warnings []string) {
+	warn := func(given bool, text string) {
+		if given {
+			warnings = append(warnings, text)
+		}
+	}
+	warn(c.PersistSend.All || len(c.PersistSend.Names) > 0 || c.PersistRecv.All || len(c.PersistRecv.Names) > 0,
+		"disk_persistence_send and disk_persistence_recv have no effect: messages wait in memory")
+	warn(len(c.FileTargets) > 0, "file_recv_config has no effect: files are not stored")
+	warn(c.Broker, "pubsub_central_broker has no effect: publications are not forwarded")
+	warn(len(c.SubscribeTypes) > 0, "subscribe_message_types has no effect: nothing is subscribed")
+	return warnings
+}
+
+// check is -t.
+func (p *program) check(cfg *config.Config, warnings []string) int {
+	paths := cfg.Paths()
+	var problems []error
+	note := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
+	switch {
+	case p.file != "":
+		note("configuration: %s", p.file)
+	default:
+		note("configuration: defaults")
+	}
+	if err := durable.CheckOwner(paths.Dir); err == nil {
+		note("directory: %s", paths.Dir)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		note("directory: %s will be made", paths.Dir)
+	} else {
+		problems = append(problems, err)
+	}
+	host, err := config.BindHost(cfg.ServerAddr.Host)
+	if err == nil && net.ParseIP(host) == nil {
+		_, err = net.LookupHost(host)
+	}
+	if err != nil {
+		problems = append(problems, fmt.Errorf("server_sockaddr: %w", err))
+	} else if p.server {
+		note("listens on: %s", cfg.ServerAddr)
+	} else {
+		note("server: %s", cfg.ServerAddr)
+		note("name: %s", cfg.ClientName)
+	}
+	switch {
+	case !cfg.UseSSL:
+		note("TLS: off")
+	case p.server:
+		if _, err := identity.ServerTLS(identity.ServerOptions{Cert: paths.ServerCert, Key: paths.ServerKey, Dir: cfg.CertificatesDir, OldTLS: !cfg.ServerSecureTLS}); err != nil {
+			problems = append(problems, err)
+		} else {
+			note("TLS: anonymous, with %s", paths.ServerCert)
+		}
+	default:
+		note("TLS: anonymous")
+	}
+	for _, w := range warnings {
+		cli.Errorf(p.stderr, p.name, "warning: %s", w)
+	}
+	if len(problems) > 0 {
+		cli.Report(p.stderr, p.name, errors.Join(problems...))
+		return cli.BadConfig
+	}
+	note("all is well")
+	return cli.OK
+}
+
+// serve runs the connector until a signal ends it.
+func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelVar, grace time.Duration) int {
+	listener, err := activated(p.server)
+	if err != nil {
+		cli.Report(p.stderr, p.name, err)
+		return cli.Failed
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGUSR1, syscall.SIGPIPE) // the log is not a file: there is nothing to reopen
+	defer signal.Stop(signals)
+
+	notify := func(state string) {
+		if err := cli.Notify(state); err != nil {
+			log.Warn("service manager not told", "err", err)
+		}
+	}
+	c := connector.New(connector.Options{
+		Config: cfg, Log: log, Level: level, Listener: listener,
+		Ready: func() { notify("READY=1\nSTATUS=running as " + cfg.ID()) },
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, grace) }()
+
+	var watchdog <-chan time.Time
+	if every, ok := cli.WatchdogInterval(); ok {
+		t := time.NewTicker(every / 2)
+		defer t.Stop()
+		watchdog = t.C
+	}
+	stopping := false
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				cli.Report(p.stderr, p.name, err)
+				return status(err)
+			}
+			return cli.OK
+		case <-watchdog:
+			if c.Alive() {
+				notify("WATCHDOG=1")
+			}
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				notify("RELOADING=1")
+				p.reload(c, log)
+				notify("READY=1")
+				continue
+			}
+			if stopping {
+				log.Warn("ended at once by a second signal", "signal", s.String())
+				return cli.Signaled(int(s.(syscall.Signal)))
+			}
+			stopping = true
+			notify("STOPPING=1\nSTATUS=stopping")
+			log.Info("ended by a signal", "signal", s.String())
+			stop()
+		}
+	}
+}
+
+// reload is SIGHUP: a bad file leaves everything as it is.
+func (p *program) reload(c *connector.Connector, log *slog.Logger) {
+	next := config.Defaults()
+	var err error
+	if p.file != "" {
+		next, err = config.Load(p.file)
+	}
+	if err == nil {
+		next.IsServer = p.server
+		if err = p.flags(next); err == nil {
+			if !p.server && next.ClientName == "" {
+				next.ClientName = c.ID()
+			}
+			err = errors.Join(append(next.Check(), unsupported(next)...)...)
+		}
+	}
+	if err == nil {
+		err = c.Reload(next)
+	}
+	if err != nil {
+		log.Error("configuration not read again: the old one stays", "err", err)
+	}
+}
+
+// activated returns the listening socket that the service manager hands over.
+func activated(server bool) (net.Listener, error) {
+	files, err := cli.Listeners()
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if !server || len(files) > 1 {
+		return nil, fmt.Errorf("the service manager hands over %d sockets: only aioc-server takes one, one only", len(files))
+	}
+	ln, err := net.FileListener(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("socket of the service manager: %w", err)
+	}
+	return ln, nil
+}
+
+// status is the exit status for why a connector could not start.
+func status(err error) int {
+	switch {
+	case errors.Is(err, identity.ErrMissing), errors.Is(err, identity.ErrDate):
+		return cli.BadConfig
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, identity.ErrUnsafe):
+		return cli.Refused
+	}
+	return cli.Failed
+}

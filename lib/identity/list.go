@@ -1,0 +1,120 @@
+package identity
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"aioc/lib/config"
+)
+
+// Certificate is what people want to know of a certificate in a tree.
+type Certificate struct {
+	Name        string    `json:"name"`        // of its owner: "server", "default", or a client's name
+	Side        string    `json:"side"`        // who has it in this tree: "server" or "client"
+	Path        string    `json:"path"`        // its file
+	Subject     string    `json:"subject"`     // as RFC 4514 writes it
+	Hash        string    `json:"hash"`        // SubjectHash
+	Serial      string    `json:"serial"`      // upper case hexadecimal, as in source_id_2_cert.json
+	Fingerprint string    `json:"fingerprint"` // as Fingerprint returns it
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// Valid says with an error that wraps ErrDate that the certificate has expired
+// at now, or is not valid yet.
+func (c *Certificate) Valid(now time.Time) error { return checkDates(c.NotBefore, c.NotAfter, now) }
+
+// List returns the certificates in the tree of dir, those of the server's side
+// first. Files that cannot be read or hold none are left out and named in the
+// error, which comes with the others. Without any tree the error wraps ErrMissing.
+func List(dir string) ([]Certificate, error) {
+	tree := config.CertificateTree(dir)
+	if _, err := os.Stat(tree.Root); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("certificates %q are %w: run: aioc-certs create %s", tree.Root, ErrMissing, shellWord(dir))
+	} else if err != nil {
+		return nil, err
+	}
+	all := []Certificate{}
+	var bad []error
+	add := func(side, name, path string) {
+		found, err := readCertificates(path)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("certificate %q: %w", path, err))
+		}
+		for _, c := range found {
+			c.Side, c.Name = side, name
+			all = append(all, c)
+		}
+	}
+	for _, s := range []struct{ side, server, clients string }{
+		{"server", tree.ServerCertDir, tree.ServerClientCerts},
+		{"client", tree.ClientServerCertDir, tree.ClientCertDir},
+	} {
+		for _, dir := range []string{s.server, s.clients} {
+			entries, err := os.ReadDir(dir)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				bad = append(bad, err)
+			}
+			for _, e := range entries {
+				if name, ok := strings.CutSuffix(e.Name(), ".pem"); ok && name != "" {
+					add(s.side, name, filepath.Join(dir, e.Name()))
+				}
+			}
+		}
+	}
+	return all, errors.Join(bad...)
+}
+
+// readCertificates reads all certificates of a PEM file. Text between them is
+// passed over: OpenSSL writes a description there.
+func readCertificates(path string) ([]Certificate, error) {
+	text, _, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var all []Certificate
+	requests := 0 // a server in CA mode leaves requests beside certificates
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE REQUEST" {
+			requests++
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return all, errors.New(strings.TrimPrefix(err.Error(), "x509: "))
+		}
+		hash, err := SubjectHash(cert.RawSubject)
+		if err != nil {
+			return all, err
+		}
+		// Not cert.Subject, which has an order of its own.
+		var subject pkix.RDNSequence
+		if _, err := asn1.Unmarshal(cert.RawSubject, &subject); err != nil {
+			return all, fmt.Errorf("subject: %w", err)
+		}
+		all = append(all, Certificate{
+			Path:        path,
+			Subject:     subject.String(),
+			Hash:        hash,
+			Serial:      fmt.Sprintf("%X", cert.SerialNumber.Bytes()),
+			Fingerprint: Fingerprint(block.Bytes),
+			NotBefore:   cert.NotBefore.UTC(),
+			NotAfter:    cert.NotAfter.UTC(),
+		})
+	}
+	if len(all) == 0 && requests == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	return all, nil
+}

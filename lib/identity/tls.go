@@ -1,0 +1,198 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"aioc/lib/durable"
+)
+
+var (
+	// ErrMissing: a certificate or key that is needed is not there.
+	ErrMissing = errors.New("not there")
+	// ErrUnsafe: others may read a key, or change it.
+	ErrUnsafe = errors.New("not private")
+	// ErrDate: a certificate has expired or is not valid yet.
+	ErrDate = errors.New("not valid today")
+)
+
+// maxFile is the size in bytes past which a file is no certificate or key.
+const maxFile = 1 << 20
+
+// ServerOptions says what a server proves itself with.
+type ServerOptions struct {
+	Cert string // path of the certificate, PEM: certificates/server/server-cert/server.pem
+	Key  string // path of its private key, PEM, not encrypted
+	Dir  string // the directory that errors name in "run: aioc-certs create DIR"
+
+	// OldTLS accepts TLS 1.0 and 1.1 as well: server_secure_tls is false.
+	OldTLS bool
+}
+
+// ServerTLS returns the configuration of a server that takes any client
+// (ssl_allow_all without token): it shows its certificate and asks for none.
+// Errors name the file and what to do, and wrap ErrMissing, ErrUnsafe or ErrDate
+// where one of them is the reason. Call it again to read replaced files.
+func ServerTLS(o ServerOptions) (*tls.Config, error) {
+	cert, err := readPair(o.Cert, o.Key, o.Dir, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		ClientAuth:   tls.NoClientCert,
+		MinVersion:   tls.VersionTLS12,
+		// Messages come in bursts: small first records would only cost time.
+		DynamicRecordSizingDisabled: true,
+	}
+	if o.OldTLS {
+		c.MinVersion = tls.VersionTLS10
+	}
+	return c, nil
+}
+
+// ClientOptions says what a client proves itself with and whom it trusts. A
+// client of ssl_allow_all without token needs neither.
+type ClientOptions struct{}
+
+// ClientTLS returns the configuration of a client that takes any server
+// (ssl_allow_all without token): it verifies nothing, names no host (no SNI) and
+// shows no certificate. What it sends is hidden from those who listen, not from
+// one who stands between.
+func ClientTLS(ClientOptions) (*tls.Config, error) {
+	return &tls.Config{
+		InsecureSkipVerify:          true,
+		MinVersion:                  tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true,
+	}, nil
+}
+
+// Fingerprint returns the SHA-256 of a certificate's DER in the form that
+// ssh-keygen prints: "SHA256:" and 43 characters of base64.
+func Fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
+// readPair reads a certificate and its key and checks all that would make them
+// useless or unsafe at now.
+func readPair(certFile, keyFile, dir string, now time.Time) (tls.Certificate, error) {
+	var none tls.Certificate
+	certPEM, _, err := readFile(certFile)
+	if err != nil {
+		return none, explain("certificate", certFile, dir, err)
+	}
+	keyPEM, info, err := readFile(keyFile)
+	if err != nil {
+		return none, explain("key", keyFile, dir, err)
+	}
+	if err := checkPrivate(keyFile, info); err != nil {
+		return none, fmt.Errorf("key %q: %w", keyFile, err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		// The text of package tls starts with its name and never quotes a key.
+		return none, fmt.Errorf("certificate %q with key %q: %s", certFile, keyFile,
+			strings.TrimPrefix(err.Error(), "tls: "))
+	}
+	if err := checkDates(pair.Leaf.NotBefore, pair.Leaf.NotAfter, now); err != nil {
+		return none, fmt.Errorf("certificate %q: %w", certFile, err)
+	}
+	return pair, nil
+}
+
+// explain adds what to do to an error of readFile.
+func explain(what, path, dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s %q is %w: run: aioc-certs create %s", what, path, ErrMissing, shellWord(dir))
+	}
+	return fmt.Errorf("%s %q: %w", what, path, err)
+}
+
+// checkDates says whether a certificate is valid at now.
+func checkDates(notBefore, notAfter, now time.Time) error {
+	const day = "2006-01-02"
+	const minute = "2006-01-02 15:04 UTC"
+	switch {
+	case now.After(notAfter):
+		return fmt.Errorf("%w: it expired on %s: replace it and its key, or move the tree away and create a new one with aioc-certs",
+			ErrDate, notAfter.UTC().Format(day))
+	case now.Before(notBefore):
+		return fmt.Errorf("%w: it begins at %s, and the clock of this host says %s: set the clock, or replace the certificate",
+			ErrDate, notBefore.UTC().Format(minute), now.UTC().Format(minute))
+	}
+	return nil
+}
+
+// checkPrivate says whether the key at path, which is open as info, is for us
+// alone: its own mode as ssh asks it of keys, and nobody else who could replace it.
+func checkPrivate(path string, info fs.FileInfo) error {
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%w: mode %04o lets others use it: run: chmod 600 %s", ErrUnsafe, mode, shellWord(path))
+	}
+	if err := durable.CheckOwner(path); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsafe, err)
+	}
+	return nil
+}
+
+// readFile reads a regular file of no more than maxFile bytes.
+func readFile(path string) ([]byte, fs.FileInfo, error) {
+	// Without O_NONBLOCK, opening a pipe would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, bare(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, bare(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, errors.New("not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, nil, bare(err)
+	}
+	if len(data) > maxFile {
+		return nil, nil, fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	return data, info, nil
+}
+
+// bare takes the path from an error of package os: ours has it already.
+func bare(err error) error {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// shellWord returns s so that a shell reads it as one word, for commands that
+// errors suggest.
+func shellWord(s string) string {
+	if s == "" {
+		return "''"
+	}
+	plain := strings.IndexFunc(s, func(c rune) bool {
+		return !(c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.ContainsRune("/._-+=:@%", c))
+	}) < 0
+	if s[0] == '-' {
+		s = "." + string(filepath.Separator) + s
+	}
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

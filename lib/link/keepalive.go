@@ -1,0 +1,117 @@
+package link
+
+import (
+	"fmt"
+	"time"
+
+	"aioc/lib/wire"
+)
+
+// keepAlive is the state of the pings that watch the other end.
+type keepAlive struct {
+	answered bool
+	misses   int
+}
+
+// begin announces the extensions and starts the timers.
+func (l *Link) begin() {
+	switch {
+	case l.opt.Announced:
+	case l.opt.Extensions == nil:
+		l.decide(nil)
+	default:
+		l.after(timerDecide, decideAfter, func() {
+			l.mu.Lock()
+			decided := l.decided
+			l.mu.Unlock()
+			if !decided {
+				l.decide(nil)
+			}
+		})
+		if l.opt.Dialled {
+			_ = l.Send([]wire.Edit{
+				{Key: "await_response", Value: []byte("true")},
+				{Key: "request_id", Value: []byte(`"` + wire.AnnounceID + `"`)},
+				{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
+				{Key: "aioc", Value: extensions(l.opt.Extensions)},
+			}, nil, nil)
+		}
+	}
+	if l.opt.Nudge {
+		l.after(timerNudge, nudgeEvery, l.nudge)
+	}
+	if l.opt.KeepAlive > 0 {
+		l.after(timerAlive, l.opt.KeepAlive, l.ping)
+	}
+}
+
+// Timers of a link, by what they are for.
+const (
+	timerDecide = iota
+	timerNudge
+	timerAlive
+)
+
+// after runs f in d unless the link has ended.
+func (l *Link) after(timer int, d time.Duration, f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing {
+		l.timers[timer] = time.AfterFunc(d, f)
+	}
+}
+
+// nudge sends an answer to a keep-alive ping that nobody sent. A Python client
+// over TLS (3.11 and later) stops writing after each of its messages until it
+// reads something; it takes this frame in silence.
+func (l *Link) nudge() {
+	if l.acks.Load() {
+		return
+	}
+	if l.Send([]wire.Edit{
+		{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
+		{Key: "response_id", Value: []byte(`"` + wire.KeepAliveID + `"`)},
+	}, []byte(wire.KeepAliveID), nil) == nil {
+		l.after(timerNudge, nudgeEvery, l.nudge)
+	}
+}
+
+// ping asks whether the other end is alive.
+func (l *Link) ping() {
+	l.mu.Lock()
+	l.alive.answered = false
+	l.mu.Unlock()
+	err := l.Send([]wire.Edit{
+		{Key: "await_response", Value: []byte("true")},
+		{Key: "request_id", Value: []byte(`"` + wire.KeepAliveID + `"`)},
+		{Key: "destination_id", Value: wire.AppendString(nil, l.opt.Peer)},
+		{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
+	}, []byte(wire.KeepAliveID), nil)
+	if err == nil {
+		l.after(timerAlive, l.opt.KeepAliveTimeout, l.pong)
+	}
+}
+
+// pong looks whether the ping was answered in time.
+func (l *Link) pong() {
+	l.mu.Lock()
+	if l.alive.answered {
+		l.alive.misses = 0
+	} else {
+		l.alive.misses++
+	}
+	misses := l.alive.misses
+	l.mu.Unlock()
+	if misses >= l.opt.KeepAliveMisses {
+		l.Close(fmt.Errorf("%w: %d times", ErrKeepAlive, misses))
+		return
+	}
+	l.after(timerAlive, l.opt.KeepAlive, l.ping)
+}
+
+// keptAlive notes an answer.
+func (l *Link) keptAlive() {
+	l.mu.Lock()
+	l.alive.answered = true
+	l.mu.Unlock()
+}

@@ -1,0 +1,433 @@
+// Package link is a live stream of frames between two ends: a reader, a
+// coalescing writer, a window of frames not yet acknowledged, keep alive.
+//
+// One type serves peers and local programs. A link knows no queues, files or
+// disks: it takes what it sends from a Source and hands what arrives to a
+// Handler.
+//
+// Acknowledgements. The frames that a Source gives are numbered from 1 for as
+// long as the link lives, and so are the frames that carry a message at the
+// other end. Once both ends have announced "ackto", an _ack with that key
+// covers all frames up to its number; an _ack with a transport_id covers one;
+// a _nack gives one back. To an end that announces nothing, a frame is
+// finished when it has been written, or, where its header carries a
+// transport_id (which is its number), when that is acknowledged. Until it is
+// known which kind the other end is, nothing is finished, so that nothing is
+// lost when the link breaks early.
+//
+// A message type can be parked: the receiving end refuses a frame with a _nack
+// that says so, and goes on refusing the type until the sender has answered
+// _parked; so what was on its way does not overtake what was refused. When it
+// has room it sends _resume.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"aioc/lib/wire"
+)
+
+var (
+	// ErrClosed is what Run returns after Close(nil).
+	ErrClosed = errors.New("link closed")
+	// ErrProtocol is wrapped when the other end broke a rule.
+	ErrProtocol = errors.New("protocol violation")
+	// ErrKeepAlive is returned when the other end stopped answering.
+	ErrKeepAlive = errors.New("keep alive unanswered")
+)
+
+// Source is what a link sends from. Its frames are numbered from 1 in the
+// order in which Take adds them. The link calls Take from one goroutine, the
+// others from any, and Close once, after everything else.
+type Source interface {
+	// Take adds up to count frames to b until b holds max bytes and returns
+	// how many. When it returns 0 it arranges for Link.Wake to be called.
+	Take(b *wire.Batch, max, count int) int
+	// Done finishes the frames up to n and returns how many that were. When
+	// acked is not set they have only been written.
+	Done(n uint64, acked bool) int
+	// DoneOne finishes one frame, with an error if it was refused for good.
+	DoneOne(n uint64, err error) bool
+	// Return takes one frame back, to be sent again, and reports its type,
+	// or "" when that is not to be: then the type is not resumed.
+	Return(n uint64, park bool, why *Refusal) (messageType string)
+	// Resume lets a parked type be taken again.
+	Resume(messageType string)
+	// Close takes everything back that is not finished.
+	Close()
+}
+
+// Handler is given what arrives, from one goroutine.
+type Handler interface {
+	// Frame is called for each frame that the link does not handle itself.
+	// n is the number of a frame that carries a message, 0 for other frames.
+	// Unless the handler calls Hold or refuses it, the message counts as
+	// taken when the next Flush has returned. f and its slices are valid
+	// until Flush returns. An error ends the link.
+	Frame(n uint64, f *wire.Frame) error
+	// Flush is called before the link waits for more bytes.
+	Flush() error
+}
+
+// Refusal is why a frame was not taken.
+type Refusal struct {
+	Reason string // one word: full, away, type, name, size, stopped, bad
+	Text   string // for people
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+// Options of a link. ID and Handler are required.
+type Options struct {
+	ID      string  // source_id of the link's own frames
+	Peer    string  // destination_id of keep-alive pings
+	Handler Handler // what arrives
+	Source  Source  // what to send; may come later, by SetSource
+	Log     *slog.Logger
+
+	// Extensions that this end speaks. A dialling end announces them as
+	// soon as the link runs, the other end answers an announcement.
+	Extensions []string
+	Dialled    bool
+	// Announced: both ends have announced ackto and flow already.
+	Announced bool
+	// Info, if set, is the data of the answer to an announcement.
+	Info func() []byte
+	// Greeted, if set, is called when it is known what the other end
+	// speaks, with its answer or announcement; with nil when there is none.
+	Greeted func(f *wire.Frame)
+
+	// Pings that do not announce anything are messages for the Handler, as on
+	// the socket where local programs send. Otherwise the link answers them.
+	PassPings bool
+	// Responses: the messages that arrive are answers; they are not numbered
+	// and not acknowledged.
+	Responses bool
+
+	WriteTimeout time.Duration // for each write to make progress; 0: none
+	WindowBytes  int           // most bytes sent and not acknowledged; 0: 8 MiB
+	Window       int           // most frames; 0: 65536
+
+	KeepAlive        time.Duration // period of pings; 0: none
+	KeepAliveTimeout time.Duration
+	KeepAliveMisses  int
+
+	// Nudge: send a silent frame every half second until the other end has
+	// announced itself, for the sake of Python clients over TLS.
+	Nudge bool
+}
+
+const (
+	batchBytes  = 256 << 10 // what one write gathers
+	controlMax  = 1 << 20   // own frames waiting to be written, before the reader waits
+	controlCap  = 16 << 20  // own frames waiting, at which the link is given up
+	decideAfter = 5 * time.Second
+	nudgeEvery  = 500 * time.Millisecond
+)
+
+// Link is described at the package. Its methods may be called from any
+// goroutine.
+type Link struct {
+	// Constant.
+	opt  Options // but Window, guarded by mu
+	conn net.Conn
+	log  *slog.Logger
+
+	wake   chan struct{} // capacity 1: there may be something to write
+	done   chan struct{} // closed by Close
+	acks   atomic.Bool   // the other end announced ackto
+	flow   atomic.Bool   // and flow
+	source atomic.Pointer[Source]
+
+	// Owned by the reader.
+	r    *wire.Reader
+	kind kind // of the last frame
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	err     error
+	closing bool
+	decided bool
+	timers  [3]*time.Timer
+	alive   keepAlive
+
+	// Sending.
+	out       []byte // the link's own frames
+	drained   chan struct{}
+	finishing bool   // close when out is written
+	windowed  bool   // SetWindow was called
+	taken     uint64 // frames taken from the source
+	written   uint64 // of those, handed to the kernel
+	inFlight  int    // taken and not finished
+	bytes     int    // the same in bytes, roughly
+	marks     []mark // ends of batches in flight
+	ackLate   uint64 // acknowledged before the write returned
+	oneLate   []oneAck
+	parked    map[string]bool // types the other end has parked
+
+	// Receiving.
+	seen     uint64             // frames that carry a message
+	holds    []hold             // not settled, in order
+	acked    uint64             // last ackto sent
+	ackDue   uint64             // ackto to send with the next write
+	refusing map[string]*refuse // types this end has parked
+}
+
+// mark notes that frame n ended a batch of so many bytes.
+type mark struct {
+	n     uint64
+	bytes int
+}
+
+type oneAck struct {
+	n   uint64
+	err error
+}
+
+// New returns a link over conn, which it will close. r reads from conn and may
+// hold bytes read already.
+func New(conn net.Conn, r *wire.Reader, opt Options) *Link {
+	if opt.WindowBytes == 0 {
+		opt.WindowBytes = 8 << 20
+	}
+	if opt.Window == 0 {
+		opt.Window = 1 << 16
+	}
+	l := &Link{opt: opt, conn: conn, r: r, log: opt.Log,
+		wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Announced {
+		l.acks.Store(true)
+		l.flow.Store(true)
+		l.decided = true
+	}
+	if opt.Source != nil {
+		l.SetSource(opt.Source)
+	}
+	return l
+}
+
+// Run reads and writes until the link ends and returns why: ErrClosed, io.EOF
+// when the other end closed between frames, ctx.Err(), or what went wrong. The
+// source is closed by then, and no goroutine is left.
+func (l *Link) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { l.Close(ctx.Err()) })
+	defer stop()
+	var writer sync.WaitGroup
+	writer.Go(l.write)
+	l.begin()
+	err := l.read()
+	l.Close(err)
+	writer.Wait()
+	l.mu.Lock()
+	for _, t := range l.timers {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	err = l.err
+	l.mu.Unlock()
+	if s := l.source.Load(); s != nil {
+		(*s).Close()
+	}
+	return err
+}
+
+// Close ends the link with err (nil: ErrClosed) as its reason, at once. Only
+// the first call counts.
+func (l *Link) Close(err error) {
+	l.mu.Lock()
+	first := l.closeLocked(err)
+	l.mu.Unlock()
+	if first {
+		l.conn.Close()
+	}
+}
+
+// closeLocked marks the link as closing; who calls it closes the connection
+// afterwards.
+func (l *Link) closeLocked(err error) (first bool) {
+	if l.closing {
+		return false
+	}
+	if err == nil {
+		err = ErrClosed
+	}
+	l.closing, l.err = true, err
+	close(l.done)
+	return true
+}
+
+// Finish closes the link after its own frames that wait (acknowledgements,
+// replies) have been written.
+func (l *Link) Finish() {
+	l.mu.Lock()
+	l.finishing = true
+	l.mu.Unlock()
+	l.Wake()
+}
+
+// Done is closed when the link is closing.
+func (l *Link) Done() <-chan struct{} { return l.done }
+
+// RemoteAddr is that of the connection.
+func (l *Link) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
+
+// Acks reports whether the other end acknowledges by number.
+func (l *Link) Acks() bool { return l.acks.Load() }
+
+// Flow reports whether the other end understands the parking of types.
+func (l *Link) Flow() bool { return l.flow.Load() }
+
+// SetWindow bounds the frames that are sent and not finished, also towards an
+// end that does not announce extensions.
+func (l *Link) SetWindow(frames int) {
+	l.mu.Lock()
+	l.opt.Window, l.windowed = frames, true
+	l.mu.Unlock()
+	l.Wake()
+}
+
+// SetSource sets what the link sends from, once.
+func (l *Link) SetSource(s Source) {
+	if l.source.CompareAndSwap(nil, &s) {
+		l.Wake()
+	}
+}
+
+// Wake makes the link look at its source again.
+func (l *Link) Wake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Send queues a frame of the link's own, outside the numbered ones: header
+// without source_id, which is added. It does not wait: an other end that asks
+// for much and reads nothing loses the link.
+func (l *Link) Send(header []wire.Edit, data, bin []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue(header, data, bin)
+}
+
+// queue is Send with mu held.
+func (l *Link) queue(header []wire.Edit, data, bin []byte) error {
+	return l.queueFrame(wire.AppendEdited(nil, []byte("{}"), append(header,
+		wire.Edit{Key: "source_id", Value: wire.AppendString(nil, l.opt.ID)})...), data, bin)
+}
+
+// queueFrame is SendRaw with mu held.
+func (l *Link) queueFrame(header, data, bin []byte) error {
+	if l.closing {
+		return l.err
+	}
+	if len(l.out) > controlCap {
+		l.closeLocked(fmt.Errorf("%w: %d bytes of replies not read", ErrProtocol, len(l.out)))
+		go l.conn.Close() // over TLS it may take a while
+		return ErrClosed
+	}
+	out, err := wire.AppendFrame(l.out, header, data, bin)
+	if err == nil {
+		l.out = out
+		l.Wake()
+	}
+	return err
+}
+
+// throttle makes the reader wait while many replies are not written: an other
+// end that does not read its replies is not read either.
+func (l *Link) throttle() {
+	l.mu.Lock()
+	var wait chan struct{}
+	if len(l.out) > controlMax && !l.closing {
+		if l.drained == nil {
+			l.drained = make(chan struct{})
+		}
+		wait = l.drained
+	}
+	l.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-l.done:
+		}
+	}
+}
+
+// decide is called when it is known, or has to be assumed, what the other end
+// speaks.
+func (l *Link) decide(f *wire.Frame) {
+	if f != nil && f.Header.Extensions != nil {
+		if f.Header.Speaks(wire.ExtAckTo) {
+			l.acks.Store(true)
+			l.flow.Store(f.Header.Speaks(wire.ExtFlow))
+		}
+	}
+	l.mu.Lock()
+	first := !l.decided
+	l.decided = true
+	written := l.written
+	l.mu.Unlock()
+	if first && l.opt.Greeted != nil {
+		l.opt.Greeted(f)
+	}
+	if first && !l.acks.Load() {
+		l.finish(written, false)
+	}
+	l.Wake()
+}
+
+// finish tells the source that the frames up to n are done.
+func (l *Link) finish(n uint64, acked bool) {
+	s := l.source.Load()
+	if s == nil || n == 0 {
+		return
+	}
+	finished := (*s).Done(n, acked)
+	l.mu.Lock()
+	l.inFlight -= finished
+	k := 0
+	for k < len(l.marks) && l.marks[k].n <= n {
+		l.bytes -= l.marks[k].bytes
+		k++
+	}
+	l.marks = append(l.marks[:0], l.marks[k:]...)
+	l.mu.Unlock()
+}
+
+// ended turns a read error into the reason of the link's end.
+func ended(err error) error {
+	if err == io.EOF {
+		return err
+	}
+	return fmt.Errorf("read: %w", err)
+}
+
+// SendFrame is Send with a frame that is complete.
+func (l *Link) SendFrame(frame []byte) error {
+	f, err := wire.ParseFrame(frame)
+	if err != nil {
+		return err
+	}
+	return l.SendRaw(f.Header.Raw, f.Data, f.Binary)
+}
+
+// SendRaw is Send with the header as it is, for an answer that a local program
+// waits for (see Options.Responses there).
+func (l *Link) SendRaw(header, data, bin []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queueFrame(header, data, bin)
+}

@@ -1,0 +1,166 @@
+// Package local is the Unix sockets of a host: how they appear, who is at the
+// other end, and how programs are accepted on them.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"aioc/lib/config"
+)
+
+// ErrInUse is wrapped when a living process listens on the socket.
+var ErrInUse = errors.New("in use by a running process")
+
+// Listener listens on a Unix socket.
+type Listener struct {
+	ln   *net.UnixListener
+	path string
+	info fs.FileInfo // of the socket we made
+	once sync.Once
+}
+
+// Options of a listening socket.
+type Options struct {
+	Mode fs.FileMode // of the socket, whatever the umask
+	// Shared, as root: the socket goes to nobody, as the original does, so
+	// that programs of any user may be let in by mode.
+	Shared bool
+}
+
+// Listen makes a socket at path, which has its mode and owner from its first
+// moment: it is bound in a private directory beside it and then renamed. A
+// socket left behind by a dead process is replaced; one that is alive is not
+// touched and the error wraps ErrInUse. Anything else at path is an error.
+func Listen(path string, o Options) (*Listener, error) {
+	if err := vacant(path); err != nil {
+		return nil, err
+	}
+	private, err := os.MkdirTemp(filepath.Dir(path), ".s") // 0700
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	defer os.RemoveAll(private)
+	inside := filepath.Join(private, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: inside, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	ln.SetUnlinkOnClose(false)
+	l := &Listener{ln: ln, path: path}
+	err = os.Chmod(inside, o.Mode)
+	if err == nil && o.Shared && os.Geteuid() == 0 {
+		err = toNobody(inside)
+	}
+	if err == nil {
+		l.info, err = os.Lstat(inside)
+	}
+	if err == nil {
+		err = os.Rename(inside, path)
+	}
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// vacant makes sure that a socket can be put at path.
+func vacant(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("socket %s: %w", path, err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("socket %s: there is something that is not a socket: move it away", path)
+	}
+	// One that may not be asked counts as alive.
+	if alive, err := config.Alive(path); alive || err != nil {
+		return fmt.Errorf("socket %s: %w", path, ErrInUse)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket %s: left behind by a dead process: %w", path, err)
+	}
+	return nil
+}
+
+// toNobody gives the file to nobody:nogroup, or nobody's own group. A host
+// without that user keeps it as it is, as the original does.
+func toNobody(path string) error {
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		return nil
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return nil
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return nil
+	}
+	return os.Lchown(path, uid, gid)
+}
+
+// Close stops listening and removes the socket if it is still the one we made.
+// Connections that were accepted go on. It may be called twice.
+func (l *Listener) Close() {
+	l.once.Do(func() {
+		if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.info) {
+			os.Remove(l.path)
+		}
+		l.ln.Close()
+	})
+}
+
+// Serve accepts until ctx ends or the listener is closed, calls serve for each
+// connection in a goroutine of its own, and returns after all of them. serve
+// must return when its ctx ends.
+func (l *Listener) Serve(ctx context.Context, serve func(ctx context.Context, c *net.UnixConn)) {
+	stop := context.AfterFunc(ctx, l.Close)
+	defer stop()
+	var all sync.WaitGroup
+	defer all.Wait()
+	pause := time.Duration(0)
+	for {
+		c, err := l.ln.AcceptUnix()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of descriptors, most likely: those in use come back.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(pause):
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		pause = 0
+		all.Go(func() { serve(ctx, c) })
+	}
+}
+
+// Caller is who is at the other end of a connection.
+type Caller struct {
+	UID, GID int
+}
+
+// Trusted reports whether the caller is root, or has this process's user or
+// group.
+func (c Caller) Trusted() bool {
+	return c.UID == 0 || c.UID == os.Geteuid() || c.GID == os.Getegid()
+}

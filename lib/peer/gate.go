@@ -1,0 +1,155 @@
+package peer
+
+import (
+	"container/list"
+	"errors"
+	"net"
+	"sync"
+)
+
+const (
+	// maxHandshake is how many bytes one stranger may send, TLS included. A
+	// handshake with certificates is about 4 KiB.
+	maxHandshake = 256 << 10
+	// minStrangers and perStranger say how many bytes all strangers of a Listener
+	// may have sent together: a fixed number, or so many for each who may be
+	// there. What they cost in memory is a small multiple of it.
+	minStrangers = 8 << 20
+	perStranger  = 4 << 10
+)
+
+// errHandshake ends a connection that sent too much before its hello.
+var errHandshake = errors.New("more than 256 KiB before the first message")
+
+// gate holds the connections that are not identified yet: in order of arrival,
+// limited in number and in bytes. All methods may be called by any goroutine.
+type gate struct {
+	max      int
+	maxBytes int
+
+	mu     sync.Mutex // guards what follows
+	guests list.List  // of *stranger, the oldest first
+	bytes  int        // what they have sent, together
+	closed bool
+}
+
+// newGate returns a gate for at most so many strangers.
+func newGate(most int) *gate {
+	return &gate{max: most, maxBytes: max(minStrangers, most*perStranger)}
+}
+
+// stranger is the reading side of a connection, which counts until the other
+// end is identified, and only passes on afterwards.
+type stranger struct {
+	net.Conn
+	gate *gate
+
+	// Owned by the goroutine of the handshake, constant after it.
+	known bool
+	seen  int     // bytes read
+	first [2]byte // of them
+
+	// guarded by gate.mu
+	place *list.Element // in gate.guests, nil after leaving
+	read  int           // bytes counted
+}
+
+// enter lets a connection in, and the oldest stranger out if there are too many.
+func (g *gate) enter(c net.Conn) *stranger {
+	s := &stranger{Conn: c, gate: g}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		c.Close()
+	}
+	s.place = g.guests.PushBack(s)
+	if g.guests.Len() > g.max {
+		g.push(g.guests.Front())
+	}
+	return s
+}
+
+// leave takes s out, identified or not, and tells whether it was still in.
+func (g *gate) leave(s *stranger) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.place == nil {
+		return false
+	}
+	g.remove(s)
+	return true
+}
+
+// pushOldest closes the connection that has been waiting longest, if any.
+func (g *gate) pushOldest() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if oldest := g.guests.Front(); oldest != nil {
+		g.push(oldest)
+	}
+}
+
+// close closes the connections of all strangers, and of those still to come.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for e := g.guests.Front(); e != nil; e = e.Next() {
+		e.Value.(*stranger).Conn.Close()
+	}
+}
+
+// push closes the connection at e and forgets it. mu is held.
+func (g *gate) push(e *list.Element) {
+	s := e.Value.(*stranger)
+	s.Conn.Close()
+	g.remove(s)
+}
+
+// remove forgets s. mu is held.
+func (g *gate) remove(s *stranger) {
+	g.guests.Remove(s.place)
+	g.bytes -= s.read
+	s.place = nil
+}
+
+// add counts n bytes that s has read. When all together have sent too much, the
+// one who sent most goes: an honest hello is tiny.
+func (g *gate) add(s *stranger, n int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.place == nil {
+		return net.ErrClosed
+	}
+	s.read += n
+	g.bytes += n
+	if s.read > maxHandshake {
+		return errHandshake
+	}
+	if g.bytes > g.maxBytes {
+		most := s
+		for e := g.guests.Front(); e != nil; e = e.Next() {
+			if other := e.Value.(*stranger); other.read > most.read {
+				most = other
+			}
+		}
+		g.push(most.place)
+	}
+	return nil
+}
+
+// Read reads and, from a stranger, counts.
+func (s *stranger) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if s.known || n == 0 {
+		return n, err
+	}
+	if s.seen < len(s.first) {
+		copy(s.first[s.seen:], b[:n])
+	}
+	s.seen += n
+	if full := s.gate.add(s, n); full != nil {
+		return 0, full
+	}
+	return n, err
+}

@@ -1,0 +1,203 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"aioc/lib/config"
+)
+
+const (
+	// The pause after a failure is a random one up to a bound, which doubles
+	// from minPause to maxPause: a server that comes back is found soon, and not
+	// by all its clients at once.
+	minPause = 100 * time.Millisecond
+	maxPause = 5 * time.Second // the original's only pause
+
+	// goodLife is how long a connection lives that makes the pauses small
+	// again.
+	goodLife = 5 * time.Second
+
+	// manyShort is after how many connections in a row that did not live that
+	// long the user is told: a server refuses without a word.
+	manyShort = 5
+
+	// A server that stays away is mentioned after a minute, then ever more
+	// rarely.
+	minRemind = time.Minute
+	maxRemind = time.Hour
+)
+
+// The states of a Dialer.
+const (
+	StateConnecting = "connecting" // an attempt is being made
+	StateUp         = "up"         // connected
+	StateWaiting    = "waiting"    // between attempts, or not running
+)
+
+// Dialer is the client's end: it connects, and connects again. Make one with
+// NewDialer. Kick and State may be called by any goroutine.
+type Dialer struct {
+	o    Options
+	mode mode
+	err  error // the configuration does not let it run
+	kick chan struct{}
+
+	dial   func(ctx context.Context) (net.Conn, error)
+	jitter func(bound time.Duration) time.Duration // a pause of at most bound
+
+	state atomic.Pointer[string]
+}
+
+// NewDialer returns a Dialer. Refused, Listener and Admit of o are not used.
+// What is wrong with o is the error of Run.
+func NewDialer(o Options) *Dialer {
+	d := &Dialer{o: o.withDefaults(), kick: make(chan struct{}, 1)}
+	d.mode, d.err = o.check()
+	if d.err == nil {
+		if err := config.ValidName(o.Config.ClientName); err != nil {
+			d.err = fmt.Errorf("client_name: %w", err)
+		}
+	}
+	d.dial = d.dialTCP
+	d.jitter = func(bound time.Duration) time.Duration { return rand.N(bound) }
+	d.setState(StateWaiting)
+	return d
+}
+
+// State returns one of the State constants.
+func (d *Dialer) State() string { return *d.state.Load() }
+
+func (d *Dialer) setState(s string) { d.state.Store(&s) }
+
+// Kick ends the pause between two attempts, and makes those that follow small
+// again: there is news about the network. It does nothing while connected.
+func (d *Dialer) Kick() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run connects, says who it is, and calls up, which returns when the connection
+// has ended; then it does so again, until ctx ends. up sees to the end of the
+// connection when ctx ends; the connection is closed after it.
+//
+// Run returns the error of ctx. When enable_client_try_reconnect is false it
+// returns after the first attempt, with its error or that of up. A configuration
+// with which it cannot run is an error at once. One Run at a time.
+//
+// Differs: the first pauses are shorter than the original's, and no connection
+// without a byte is made before the real one (aioconnectors core.py).
+func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) error) error {
+	if d.err != nil {
+		return d.err
+	}
+	defer d.setState(StateWaiting)
+	log := dialLog{log: d.o.Log, addr: d.o.Config.ServerAddr.String()}
+	bound := minPause
+	for ctx.Err() == nil {
+		d.setState(StateConnecting)
+		c, err := d.connect(ctx)
+		if err == nil {
+			log.reached()
+			d.setState(StateUp)
+			began := time.Now()
+			err = up(ctx, c)
+			c.Close()
+			select {
+			case <-d.kick: // was for what has just ended
+			default:
+			}
+			short := time.Since(began) < goodLife
+			if !short {
+				bound = minPause
+			}
+			if ctx.Err() == nil {
+				log.ended(short, err)
+			}
+		} else if ctx.Err() == nil {
+			log.failed(err)
+		}
+		if !d.o.Config.TryReconnect && ctx.Err() == nil {
+			return err
+		}
+		d.setState(StateWaiting)
+		if d.wait(ctx, d.jitter(bound)) {
+			bound = minPause
+		} else {
+			bound = min(2*bound, maxPause)
+		}
+	}
+	return ctx.Err()
+}
+
+// wait waits for a pause to end and tells whether it was kicked out of it.
+func (d *Dialer) wait(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-d.kick:
+		return true
+	}
+	return false
+}
+
+// dialLog says in few lines how the attempts go.
+type dialLog struct {
+	log  *slog.Logger
+	addr string
+
+	failures int       // since the server was reached
+	since    time.Time // of the first of them
+	remind   time.Duration
+	next     time.Time // when to mention it again
+	short    int       // connections in a row that did not live long
+}
+
+// failed is called after a failed attempt.
+func (l *dialLog) failed(err error) {
+	now := time.Now()
+	l.failures++
+	switch {
+	case l.failures == 1:
+		l.since, l.remind, l.next = now, minRemind, now.Add(minRemind)
+		l.log.Warn("server not reachable, trying on", "addr", l.addr, "err", err)
+	case !now.Before(l.next):
+		l.remind = min(2*l.remind, maxRemind)
+		l.next = now.Add(l.remind)
+		l.log.Warn("server still not reachable, trying on", "addr", l.addr, "err", err,
+			"n", l.failures, "wait", now.Sub(l.since).Round(time.Second))
+	default:
+		l.log.Debug("server not reachable", "addr", l.addr, "err", err, "n", l.failures)
+	}
+}
+
+// reached is called when a connection is up.
+func (l *dialLog) reached() {
+	if l.failures > 0 {
+		l.log.Info("server reached again", "addr", l.addr, "n", l.failures,
+			"wait", time.Since(l.since).Round(time.Millisecond))
+	}
+	l.failures = 0
+}
+
+// ended is called after a connection.
+func (l *dialLog) ended(short bool, err error) {
+	l.log.Debug("connection ended", "addr", l.addr, "err", err)
+	if !short {
+		l.short = 0
+		return
+	}
+	if l.short++; l.short == manyShort {
+		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name be allowed there",
+			"addr", l.addr, "n", l.short)
+	}
+}

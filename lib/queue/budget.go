@@ -1,0 +1,71 @@
+package queue
+
+import "sync"
+
+// Budget bounds the memory of many queues together. A nil Budget has no bound.
+type Budget struct {
+	mu    sync.Mutex
+	max   int
+	used  int
+	tight bool // a take failed since the last give
+	room  []func()
+}
+
+// NewBudget returns a budget of max bytes.
+func NewBudget(max int) *Budget { return &Budget{max: max} }
+
+// Used returns the bytes in use.
+func (b *Budget) Used() int {
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// take reserves n bytes. A reservation above max succeeds when nothing else is
+// in use, so that one big message can pass.
+func (b *Budget) take(n int) bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used > 0 && b.used+n > b.max {
+		b.tight = true
+		return false
+	}
+	b.used += n
+	return true
+}
+
+// give returns n bytes, and what its caller must call when it holds no lock.
+func (b *Budget) give(n int) (calls []func()) {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+	if b.used <= b.max-b.max/8 {
+		b.tight = false
+		calls, b.room = b.room, nil
+	}
+	return calls
+}
+
+// onRoom reports whether there is room; if not, f is among what a later give
+// returns.
+func (b *Budget) onRoom(f func()) bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.tight {
+		return true
+	}
+	b.room = append(b.room, f)
+	return false
+}

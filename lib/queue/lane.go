@@ -1,0 +1,252 @@
+package queue
+
+import (
+	"slices"
+	"sync"
+
+	"aioc/lib/wire"
+)
+
+const (
+	smallBlock = 4 << 10  // an idle lane's first
+	fullBlock  = 64 << 10 // a busy lane's; also the unit of the pool
+	overhead   = 32       // bytes that an item costs beside its frame
+)
+
+// block holds frames, one after the other. Its bytes never change once put.
+type block struct {
+	lane *lane
+	buf  []byte // length: what is used
+	live int    // items not finished
+}
+
+// item is one message of a lane.
+type item struct {
+	blk  *block // nil: finished
+	note *Note
+	seq  uint64
+	off  uint32
+	n    uint32
+}
+
+func (it *item) frame() []byte {
+	end := it.off + it.n
+	return it.blk.buf[it.off:end:cap(it.blk.buf)]
+}
+
+// lane is the part of a queue that one message type has. Guarded by q.mu.
+type lane struct {
+	q    *Queue
+	name string
+	prio int
+
+	back  []item // given back by takers, in order; before all in wait
+	wait  ring
+	tail  *block // where the next frame goes; nil when there is none with room
+	bytes int    // of what is not finished
+	room  []func()
+	need  int  // the most bytes that one in room waits for
+	asked bool // the budget will call announceRoom
+}
+
+var blocks = sync.Pool{New: func() any { return new([fullBlock]byte) }}
+
+func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
+	q := l.q
+	for len(frames) > 0 {
+		// As many whole frames as go into the tail block, in one copy.
+		n, count := 0, 0
+		space := 0
+		if l.tail != nil {
+			space = cap(l.tail.buf) - len(l.tail.buf)
+		}
+		for rest := frames; len(rest) > 0; count++ {
+			var f []byte
+			if f, rest = wire.Split(rest); n+len(f) > space {
+				break
+			}
+			if l.bytes > 0 && l.bytes+len(f)+overhead > q.limit {
+				err = ErrFull
+				break
+			}
+			blk := l.tail
+			l.bytes += len(f) + overhead
+			l.wait.push(item{blk: blk, note: note, seq: q.seq, off: uint32(len(blk.buf) + n), n: uint32(len(f))})
+			q.seq++
+			n += len(f)
+		}
+		if count > 0 {
+			l.tail.buf = append(l.tail.buf, frames[:n]...)
+			l.tail.live += count
+			q.stats.Put += uint64(count)
+			q.stats.PutBytes += uint64(n)
+			q.stats.Waiting += count
+			taken += n
+			frames = frames[n:]
+		}
+		if err != nil {
+			return taken, err
+		}
+		if len(frames) > 0 {
+			if err := l.grow(frames); err != nil {
+				return taken, err
+			}
+		}
+	}
+	return taken, nil
+}
+
+// grow makes a new tail block in which at least the first of frames has room.
+func (l *lane) grow(frames []byte) error {
+	first, _ := wire.Split(frames)
+	if l.bytes > 0 && l.bytes+len(first)+overhead > l.q.limit {
+		return ErrFull
+	}
+	size := fullBlock
+	switch {
+	case len(first) > fullBlock:
+		size = len(first)
+	case l.bytes == 0 && len(frames) <= smallBlock:
+		size = smallBlock
+	}
+	if !l.q.budget.take(size) {
+		return ErrFull
+	}
+	if old := l.tail; old != nil {
+		l.tail = nil
+		if old.live == 0 {
+			l.free(old)
+		}
+	}
+	blk := &block{lane: l}
+	if size == fullBlock {
+		blk.buf = blocks.Get().(*[fullBlock]byte)[:0]
+	} else {
+		blk.buf = make([]byte, 0, size)
+	}
+	l.tail = blk
+	return nil
+}
+
+func (l *lane) free(b *block) {
+	l.q.pending = append(l.q.pending, l.q.budget.give(cap(b.buf))...)
+	if cap(b.buf) == fullBlock {
+		blocks.Put((*[fullBlock]byte)(b.buf[:fullBlock]))
+	}
+	b.buf = nil
+}
+
+// release gives up an item's share of its block.
+func (l *lane) release(it *item) {
+	b := it.blk
+	l.bytes -= int(it.n) + overhead
+	if b.live--; b.live > 0 {
+		return
+	}
+	switch {
+	case b != l.tail:
+		l.free(b)
+	case l.bytes == 0:
+		l.tail = nil
+		l.free(b)
+	}
+}
+
+// head returns the sequence number of the first message.
+func (l *lane) head() (uint64, bool) {
+	if len(l.back) > 0 {
+		return l.back[0].seq, true
+	}
+	if l.wait.n > 0 {
+		return l.wait.at(0).seq, true
+	}
+	return 0, false
+}
+
+// pop removes the first message if its sequence number is below bound.
+func (l *lane) pop(bound uint64) (it item, ok bool) {
+	if len(l.back) > 0 {
+		if it = l.back[0]; it.seq > bound {
+			return item{}, false
+		}
+		if l.back = l.back[1:]; len(l.back) == 0 {
+			l.back = nil
+		}
+		return it, true
+	}
+	if l.wait.n == 0 || l.wait.at(0).seq > bound {
+		return item{}, false
+	}
+	it = *l.wait.at(0)
+	l.wait.drop()
+	return it, true
+}
+
+// giveBack puts items that a taker had, in order, back to the front.
+func (l *lane) giveBack(items []item) {
+	if l.q.closed {
+		for i := range items {
+			l.lose(&items[i])
+		}
+		return
+	}
+	merged := append(slices.Clone(l.back), items...)
+	slices.SortFunc(merged, func(a, b item) int {
+		if a.seq < b.seq {
+			return -1
+		}
+		return 1
+	})
+	l.back = merged
+}
+
+func (l *lane) lose(it *item) {
+	if it.note != nil && it.note.Done != nil {
+		done := it.note.Done
+		l.q.pending = append(l.q.pending, func() { done(ErrClosed) })
+	}
+	l.release(it)
+}
+
+// discard drops what waits; what takers have in hand is lost when they close.
+func (l *lane) discard() (n int) {
+	for {
+		it, ok := l.pop(^uint64(0))
+		if !ok {
+			return n
+		}
+		l.lose(&it)
+		n++
+	}
+}
+
+// checkRoom tells those who wait for room when there is some.
+func (l *lane) checkRoom() {
+	if len(l.room) == 0 || l.asked || !l.roomy() {
+		return
+	}
+	if !l.q.budget.onRoom(l.announceRoom) {
+		l.asked = true
+		return
+	}
+	l.callRoom()
+}
+
+// announceRoom is called by the budget, without a lock held.
+func (l *lane) announceRoom() {
+	l.q.mu.Lock()
+	defer l.q.unlock()
+	l.asked = false
+	if l.roomy() {
+		l.callRoom()
+	}
+}
+
+func (l *lane) roomy() bool {
+	return l.bytes == 0 || l.bytes <= l.q.limit/2 && l.bytes+l.need <= l.q.limit
+}
+
+func (l *lane) callRoom() {
+	l.q.pending = append(l.q.pending, l.room...)
+	l.room, l.need = nil, 0
+}

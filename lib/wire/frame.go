@@ -1,0 +1,226 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Limits of a frame in bytes, its length field included.
+const (
+	// MaxFrame is the default limit. The original's API cuts files into
+	// chunks of 200 MiB (max_size_chunk_upload), which must pass.
+	MaxFrame = 256 << 20
+
+	// MaxUnidentified is the limit before an end is identified: a hello, a
+	// token or a certificate request is far below.
+	MaxUnidentified = 64 << 10
+
+	minBuffer = 4 << 10   // what an idle connection costs
+	maxBuffer = 256 << 10 // what a busy one reads at once
+)
+
+var (
+	// ErrTooBig is wrapped when a frame is longer than the reader's limit.
+	ErrTooBig = errors.New("frame too big")
+	// ErrFrame is wrapped when the lengths in a frame contradict each other.
+	ErrFrame = errors.New("bad frame")
+)
+
+// Frame is a view of one frame. All its slices belong to the Reader it came
+// from and are valid until the next call of Next that has to read (see Ready);
+// Header until the next call of Next.
+type Frame struct {
+	Raw    []byte // the whole frame, length field included
+	Header *Header
+	Data   []byte
+	Binary []byte // nil without a binary section
+	Same   bool   // the header is, to the byte, that of the frame before
+}
+
+// Reader reads frames from a stream. Many frames are read at once; the buffer
+// starts small and grows only as bytes arrive, never because a length says so.
+type Reader struct {
+	r          io.Reader
+	buf        []byte
+	start, end int
+	max        int
+
+	header Header
+	last   []byte // the header's bytes, kept outside buf
+	parsed bool   // header holds last, parsed without error
+}
+
+// NewReader returns a Reader of r which refuses frames longer than max bytes.
+func NewReader(r io.Reader, max int) *Reader {
+	return &Reader{r: r, max: max}
+}
+
+// SetMax changes the limit, for what is not read yet.
+func (r *Reader) SetMax(max int) { r.max = max }
+
+// whole returns the length of the frame at start, or 0 when it is not all
+// there yet.
+func (r *Reader) whole() (int, error) {
+	have := r.end - r.start
+	if have < 4 {
+		return 0, nil
+	}
+	n := int(binary.LittleEndian.Uint32(r.buf[r.start:])) + 4
+	if n > r.max {
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooBig, n, r.max)
+	}
+	if n < 4+2+4 {
+		return 0, fmt.Errorf("%w: only %d bytes", ErrFrame, n-4)
+	}
+	if have < n {
+		return 0, nil
+	}
+	return n, nil
+}
+
+// Ready reports whether Next can return without reading, so that a caller can
+// finish a batch before it waits and before the bytes of earlier frames move.
+func (r *Reader) Ready() bool {
+	n, err := r.whole()
+	return n > 0 || err != nil
+}
+
+// Next reads the next frame into f. At the end of the stream between frames it
+// returns io.EOF, within one io.ErrUnexpectedEOF. Other errors wrap ErrTooBig,
+// ErrFrame, ErrHeader, or are the stream's. After an error the Reader is done.
+func (r *Reader) Next(f *Frame) error {
+	n, err := r.whole()
+	for n == 0 && err == nil {
+		if err = r.fill(); err == nil {
+			n, err = r.whole()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	raw := r.buf[r.start : r.start+n] // with the capacity to join it with the next: see Batch
+	r.start += n
+
+	t := 6 + int(binary.LittleEndian.Uint16(raw[4:]))
+	if t+4 > n {
+		return fmt.Errorf("%w: header of %d bytes in a frame of %d", ErrFrame, t-6, n-4)
+	}
+	f.Same = r.parsed && bytes.Equal(raw[6:t], r.last)
+	if !f.Same {
+		r.parsed = false
+		r.last = append(r.last[:0], raw[6:t]...)
+		if err := r.header.Parse(r.last); err != nil {
+			return err
+		}
+		r.parsed = true
+	}
+	f.Raw, f.Header = raw, &r.header
+	return f.sections(raw[t:])
+}
+
+// sections cuts data and binary out of what follows the header. A length that
+// is larger than what is left means what is left, as in the original.
+func (f *Frame) sections(rest []byte) error {
+	d := int(binary.LittleEndian.Uint32(rest))
+	rest = rest[4:]
+	f.Data, rest = rest[:min(d, len(rest))], rest[min(d, len(rest)):]
+	f.Binary = nil
+	if f.Header.WithBinary {
+		if len(rest) < 4 {
+			return fmt.Errorf("%w: with_binary without a binary section", ErrFrame)
+		}
+		b := int(binary.LittleEndian.Uint32(rest))
+		f.Binary = rest[4 : 4+min(b, len(rest)-4)]
+	}
+	return nil
+}
+
+// fill reads once, making room first.
+func (r *Reader) fill() error {
+	switch have := r.end - r.start; {
+	case r.buf == nil:
+		r.buf = make([]byte, minBuffer)
+	case have == 0:
+		// A buffer that was mostly unused, or that one big frame made,
+		// is given back in steps.
+		if len(r.buf) > maxBuffer {
+			r.buf = make([]byte, maxBuffer)
+		} else if r.end < len(r.buf)/8 && len(r.buf) > minBuffer {
+			r.buf = make([]byte, max(len(r.buf)/2, minBuffer))
+		} else if r.end == len(r.buf) && len(r.buf) < maxBuffer {
+			r.buf = make([]byte, 2*len(r.buf))
+		}
+		r.start, r.end = 0, 0
+	case r.end == len(r.buf):
+		// Full: grow while the buffer is small or one frame fills it.
+		to := r.buf
+		if len(r.buf) < maxBuffer || have > len(r.buf)/2 {
+			to = make([]byte, 2*len(r.buf))
+		}
+		copy(to, r.buf[r.start:r.end])
+		r.buf, r.start, r.end = to, 0, have
+	}
+	n, err := r.r.Read(r.buf[r.end:])
+	r.end += n
+	if n > 0 {
+		return nil // an error comes again with the next read
+	}
+	if err == io.EOF && r.end > r.start {
+		return io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// Size is the length of the frame that AppendFrame makes, in bytes.
+func Size(header, data, bin int) int {
+	n := 4 + 2 + header + 4 + data
+	if bin > 0 {
+		n += 4 + bin
+	}
+	return n
+}
+
+// AppendFrame appends a frame made of header (JSON text), data and, unless it
+// is empty, bin; with a bin the header must say with_binary. It fails when a
+// length does not fit its field.
+func AppendFrame(dst, header, data, bin []byte) ([]byte, error) {
+	n := Size(len(header), len(data), len(bin))
+	if len(header) > MaxHeader {
+		return dst, fmt.Errorf("%w: header of %d bytes, at most %d", ErrTooBig, len(header), MaxHeader)
+	}
+	if uint64(n) > 1<<32 {
+		return dst, fmt.Errorf("%w: %d bytes", ErrTooBig, n)
+	}
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(n-4))
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(header)))
+	dst = append(dst, header...)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(data)))
+	dst = append(dst, data...)
+	if len(bin) > 0 {
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(bin)))
+		dst = append(dst, bin...)
+	}
+	return dst, nil
+}
+
+// Split returns the first frame of b, which holds whole frames, and the rest.
+func Split(b []byte) (frame, rest []byte) {
+	n := int(binary.LittleEndian.Uint32(b)) + 4
+	return b[:n:n], b[n:]
+}
+
+// ParseFrame parses the one frame that raw is. Unlike a Reader it allocates a
+// Header; f points into raw.
+func ParseFrame(raw []byte) (f Frame, err error) {
+	r := Reader{buf: raw, end: len(raw), max: len(raw)}
+	if n, err := r.whole(); err != nil || n != len(raw) {
+		return f, fmt.Errorf("%w: not one whole frame", ErrFrame)
+	}
+	return f, r.Next(&f)
+}
