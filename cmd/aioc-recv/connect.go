@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"aioc/lib/api"
 )
+
+// respondTimeout is how long a connector may take to take a response.
+const respondTimeout = 10 * time.Second
 
 // client is what this program needs of an [api.Client].
 type client interface {
 	Info() api.Info
 	Receiver(api.ReceiveOptions) receiver
-	Respond(request api.Request, data, binary []byte) error
+	Respond(request api.Request, data []byte) error
 	Close() error
 }
 
@@ -24,6 +28,14 @@ type receiver interface {
 type connected struct{ *api.Client }
 
 func (c connected) Receiver(o api.ReceiveOptions) receiver { return c.Client.Receiver(o) }
+
+// Respond answers a request and returns when the connector has taken the
+// response: only then the request may be acknowledged, and the program end.
+func (c connected) Respond(request api.Request, data []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), respondTimeout)
+	defer cancel()
+	return c.Client.Respond(ctx, request, data, nil)
+}
 
 // connect finds a running connector and connects to it.
 func connect(ctx context.Context, t api.Target) (client, error) {

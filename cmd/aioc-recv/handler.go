@@ -56,13 +56,13 @@ func newJob(n uint64, f *wire.Frame) *job {
 }
 
 // handlers gives each message to a process of its own, and tries those again
-// that failed.
+// that failed. newHandlers completes what its user has filled in.
 type handlers struct {
 	ctx     context.Context // ends all processes
 	end     context.CancelCauseFunc
 	atOnce  int
 	attempt func(ctx context.Context, j *job) (stdout []byte, err error)
-	respond func(request api.Request, data, binary []byte) error
+	respond func(request api.Request, data []byte) error
 	done    func(n uint64, err error)
 	print   func([]byte) error
 	log     func(format string, args ...any)
@@ -71,22 +71,46 @@ type handlers struct {
 	wg sync.WaitGroup
 
 	mu      sync.Mutex
+	changed *sync.Cond // with mu: a message is no more in hand, or ctx has ended
 	ready   []*job
 	running int
 	waiting int  // failed, and in a pause
+	given   int  // given up
 	ended   bool // nothing new is begun
 }
 
-// take puts a message into the queue.
+// newHandlers makes h ready.
+func newHandlers(h *handlers) *handlers {
+	h.changed = sync.NewCond(&h.mu)
+	context.AfterFunc(h.ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.changed.Broadcast()
+	})
+	return h
+}
+
+// take puts a message into the queue. It waits while there are as many in hand
+// as there may be, which only a Python connector lets happen: the others know
+// the window.
 func (h *handlers) take(n uint64, f *wire.Frame) error {
 	j := newJob(n, f)
 	h.active()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for h.inHand() >= h.window() && h.ctx.Err() == nil {
+		h.changed.Wait()
+	}
 	h.ready = append(h.ready, j)
 	h.begin()
 	return nil
 }
+
+// window is how many messages can be in hand.
+func (h *handlers) window() int { return h.atOnce + waitingRoom }
+
+// inHand is how many are. h.mu is held.
+func (h *handlers) inHand() int { return h.running + h.waiting + len(h.ready) }
 
 // begin starts as many handlers as there may be. h.mu is held.
 func (h *handlers) begin() {
@@ -100,6 +124,7 @@ func (h *handlers) begin() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.running--
+			h.changed.Broadcast()
 			h.begin()
 		})
 	}
@@ -109,17 +134,30 @@ func (h *handlers) begin() {
 func (h *handlers) busy() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.running+h.waiting+len(h.ready) > 0
+	return h.inHand() > 0
+}
+
+// finish waits until nothing is in hand or ctx has ended.
+func (h *handlers) finish() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.inHand() > 0 && h.ctx.Err() == nil {
+		h.changed.Wait()
+	}
 }
 
 // stop begins nothing new and returns when the last process has ended, which
 // is soon when ctx has. What is not done then goes back to the queue because
-// it is never acknowledged.
-func (h *handlers) stop() {
+// it is never acknowledged; stop returns how many that are.
+func (h *handlers) stop() (left int) {
 	h.mu.Lock()
 	h.ended = true
+	h.changed.Broadcast()
 	h.mu.Unlock()
 	h.wg.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inHand() + h.given
 }
 
 // handle makes one attempt at j and deals with the outcome.
@@ -132,7 +170,7 @@ func (h *handlers) handle(j *job) {
 		if start != nil {
 			h.end(start)
 		}
-		h.done(j.n, err)
+		h.back(j, err)
 	case j.request:
 		h.answer(j, out, err)
 	case err != nil:
@@ -141,12 +179,20 @@ func (h *handlers) handle(j *job) {
 		if len(out) > 0 {
 			if err := h.print(out); err != nil {
 				h.end(err)
-				h.done(j.n, err)
+				h.back(j, err)
 				return
 			}
 		}
 		h.done(j.n, nil)
 	}
+}
+
+// back gives j back to the connector.
+func (h *handlers) back(j *job, err error) {
+	h.done(j.n, err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.given++
 }
 
 // answer sends the response to a request: what the handler printed, or why it
@@ -156,9 +202,9 @@ func (h *handlers) answer(j *job, out []byte, err error) {
 		h.log("handler %w; the request of %s is answered with an error", err, j.source)
 		out = append(wire.AppendString([]byte(`{"error": `), "handler "+err.Error()), '}')
 	}
-	err = h.respond(api.Request{Type: j.typ, Source: j.source, RequestID: j.id}, out, nil)
+	err = h.respond(api.Request{Type: j.typ, Source: j.source, RequestID: j.id}, out)
 	if errors.Is(err, api.ErrLost) {
-		h.done(j.n, err) // comes again from the restarted connector
+		h.back(j, err) // comes again from the restarted connector
 		return
 	}
 	if err != nil {
@@ -187,7 +233,7 @@ func (h *handlers) again(j *job, err error) {
 // of it keeps those apart that failed together.
 func pauseAfter(tries int) time.Duration {
 	pause := lastPause
-	if tries < 10 {
+	if tries <= 10 {
 		pause = min(firstPause<<(tries-1), lastPause)
 	}
 	return pause/2 + rand.N(pause/2+1)

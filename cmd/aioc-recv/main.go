@@ -194,6 +194,10 @@ func (p *program) run(ctx context.Context, args []string) int {
 	}
 	status = statusOf(err)
 	if spoken(err) {
+		var several config.Errors // a line for each
+		if errors.As(err, &several) {
+			err = several
+		}
 		cli.Report(p.stderr, name, err)
 	}
 	return status
@@ -230,13 +234,21 @@ func (p *program) work(ctx context.Context, end context.CancelCauseFunc, o *opti
 	}).Run(ctx)
 }
 
-// typesOf returns the types to receive, each of which the connector receives.
+// typesOf returns the types to receive, each of which the connector receives;
+// none means all.
 func typesOf(o *options, info api.Info) ([]string, error) {
-	if len(o.types) == 0 {
-		if len(info.RecvTypes) == 0 {
-			return nil, &statusError{cli.Refused, "the connector receives no messages: its recv_message_types are empty"}
+	switch {
+	case !info.Native && o.drain:
+		return nil, &statusError{cli.Usage, "-drain can't be used here: the connector is a Python one and does not say when nothing is left; -idle may do"}
+	case !info.Native && info.RecvTypes == nil: // not known
+		if len(o.types) == 0 {
+			return nil, &statusError{cli.Usage, "-type is missing: a Python connector does not tell what it receives (its configuration does: -config)"}
 		}
-		return info.RecvTypes, nil
+		return o.types, nil
+	case len(info.RecvTypes) == 0:
+		return nil, &statusError{cli.Refused, "the connector receives no messages: its recv_message_types are empty"}
+	case len(o.types) == 0:
+		return nil, nil // all, also after the connector was restarted with others
 	}
 	for _, t := range o.types {
 		if !slices.Contains(info.RecvTypes, t) {
@@ -260,7 +272,7 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 		limit: o.limit, kill: killAfter, stderr: stderr, log: log,
 	}
 	var printing sync.Mutex
-	h := &handlers{
+	h := newHandlers(&handlers{
 		ctx: ctx, end: end, atOnce: o.atOnce, attempt: procs.attempt, respond: cl.Respond,
 		log:    log,
 		active: func() {},
@@ -272,7 +284,7 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 			}
 			return nil
 		},
-	}
+	})
 	if o.idle > 0 {
 		var t *time.Timer
 		t = time.AfterFunc(time.Hour, func() {
@@ -287,7 +299,7 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 		h.active()
 	}
 	r := cl.Receiver(api.ReceiveOptions{
-		Types: types, Window: o.atOnce + waitingRoom, Count: o.count, Drain: o.drain,
+		Types: types, Window: h.window(), Count: o.count, Drain: o.drain,
 		Frame: h.take, Flush: func() error { return nil }, Manual: true,
 	})
 	h.done = r.Done
@@ -300,10 +312,14 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 		cancel()
 	})()
 	err := r.Run(running)
-	if err != nil {
+	if err == nil {
+		h.finish() // what a Python connector has given out is not its any more
+	} else {
 		end(err)
 	}
-	h.stop()
+	if left := h.stop(); left > 0 && !cl.Info().Native {
+		log("%d messages were not handled and are lost: a Python connector does not keep them", left)
+	}
 	return err
 }
 
@@ -321,7 +337,6 @@ func statusOf(err error) int {
 		start    *startError
 		output   *outputError
 		signaled signalError
-		bad      config.Errors
 	)
 	switch {
 	case err == nil:
@@ -347,7 +362,7 @@ func statusOf(err error) int {
 		return cli.Usage
 	case errors.Is(err, api.ErrRefused):
 		return cli.Refused
-	case errors.As(err, &bad):
+	case errors.Is(err, api.ErrConfig):
 		return cli.BadConfig
 	}
 	return cli.Failed

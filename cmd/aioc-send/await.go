@@ -27,12 +27,24 @@ type outputError struct{ err error }
 func (e *outputError) Error() string { return "standard output: " + e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
 
+// lookEvery is how often it is looked whether the connection on which responses
+// are awaited is still there.
+const lookEvery = 100 * time.Millisecond
+
+// goneError is the loss of that connection. A Python connector closes it when
+// the peer is not connected.
+type goneError struct{ err error }
+
+func (e *goneError) Error() string { return e.err.Error() }
+func (e *goneError) Unwrap() error { return e.err }
+
 // awaiter prints responses in the order of their requests.
 type awaiter struct {
 	out     io.Writer
 	whole   bool                    // print envelopes
 	timeout time.Duration           // for each response
 	end     context.CancelCauseFunc // ends the program's work
+	alive   func() error            // writes what is buffered; fails when the connection is gone
 
 	mu       sync.Mutex
 	pending  []*request          // oldest first; those before a missing one stay
@@ -46,7 +58,7 @@ type awaiter struct {
 
 // request is a message that waits for its response, or that has it.
 type request struct {
-	n        int // the how manieth message it is, from 1
+	n        int // its number among the messages, from 1
 	deadline time.Time
 	done     bool
 	line     []byte
@@ -66,21 +78,11 @@ func newAwaiter(out io.Writer, whole bool, timeout time.Duration, end context.Ca
 func (a *awaiter) stop() { a.late.Stop() }
 
 // add notes message n, whose request id is the JSON text id. It waits while
-// too many requests are in flight, or one with the same id; flush is called
-// before that.
-func (a *awaiter) add(ctx context.Context, n int, id []byte, flush func() error) error {
+// too many requests are in flight, or one with the same id.
+func (a *awaiter) add(ctx context.Context, n int, id []byte) error {
 	key := idKey(id)
-	free := func() bool { return len(a.pending) < inFlight && a.waiting[key] == nil }
-	a.mu.Lock()
-	ok := free()
-	a.mu.Unlock()
-	if !ok {
-		if err := flush(); err != nil {
-			return err
-		}
-		if err := a.until(ctx, free); err != nil {
-			return err
-		}
+	if err := a.until(ctx, func() bool { return len(a.pending) < inFlight && a.waiting[key] == nil }); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -93,8 +95,15 @@ func (a *awaiter) add(ctx context.Context, n int, id []byte, flush func() error)
 	return nil
 }
 
+// wait waits until every request has its response. Its error is a goneError or
+// the cause of ctx.
+func (a *awaiter) wait(ctx context.Context) error {
+	return a.until(ctx, func() bool { return a.oldest() == nil })
+}
+
 // until waits until ok, which is called with mu held, says true.
 func (a *awaiter) until(ctx context.Context, ok func() bool) error {
+	var look *time.Ticker
 	for {
 		a.mu.Lock()
 		done := ok()
@@ -102,24 +111,20 @@ func (a *awaiter) until(ctx context.Context, ok func() bool) error {
 		if done {
 			return nil
 		}
+		if err := a.alive(); err != nil {
+			return &goneError{err}
+		}
+		if look == nil {
+			look = time.NewTicker(lookEvery)
+			defer look.Stop()
+		}
 		select {
 		case <-a.changed:
+		case <-look.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// wait waits until every request up to message last has its response.
-func (a *awaiter) wait(ctx context.Context, last int) error {
-	return a.until(ctx, func() bool {
-		for _, r := range a.pending {
-			if !r.done && r.n <= last {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // expire ends the program when a response is late indeed.

@@ -205,8 +205,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
+	status = statusOf(err)
+	var several config.Errors // a line for each
+	if errors.As(err, &several) {
+		err = several
+	}
 	cli.Report(p.stderr, name, err)
-	return statusOf(err)
+	return status
 }
 
 // readBinary reads the file of -binary, if there is one.
@@ -235,13 +240,16 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if o.timeout > 0 && !o.await {
 		defer time.AfterFunc(o.timeout, func() { end(errTimeout) }).Stop()
 	}
+	so := api.SendOptions{Wait: o.wait}
+	if o.await || o.envelope {
+		so.Responses = a.response
+	}
+	s := cl.Sender(so)
+	defer s.Close()
 	// A Put that waits is interrupted by closing, but not at once: what is on
 	// its way may yet be answered.
-	defer context.AfterFunc(ctx, func() {
-		time.AfterFunc(grace, func() { cl.Close() })
-	})()
-
-	s := cl.Sender(api.SendOptions{Wait: o.wait, Responses: a.response})
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, s.Close) })()
+	a.alive = s.Flush
 	in := newInput(ctx, p.stdin, s.Flush)
 	defer in.close()
 	switch {
@@ -269,7 +277,7 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 				return err
 			}
 			if m.await != nil {
-				if err := a.add(ctx, put+1, m.await, s.Flush); err != nil {
+				if err := a.add(ctx, put+1, m.await); err != nil {
 					return err
 				}
 			}
@@ -290,8 +298,10 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if missed != nil {
 		err = missed // it came before what the loop met
 	}
-	if ctx.Err() == nil {
-		a.wait(ctx, taken) // its error is the cause of ctx
+	if missed == nil && ctx.Err() == nil {
+		if gone := a.wait(ctx); err == nil {
+			err = gone
+		}
 	}
 	return p.report(ctx, a, put, taken, err)
 }
@@ -318,6 +328,7 @@ func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err er
 	}
 	var notTaken *api.NotTaken
 	var output *outputError
+	var gone *goneError
 	switch {
 	case err == nil:
 	case errors.As(err, &output):
@@ -326,6 +337,8 @@ func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err er
 		}
 	case err == errNoResponse:
 		cli.Errorf(p.stderr, name, "%s got no response in time", a.missing(taken))
+	case errors.As(err, &gone):
+		cli.Errorf(p.stderr, name, "%s got no response: %w", a.missing(taken), err)
 	case errors.As(err, &notTaken):
 		p.tell(taken, notTaken.Index, reasonOf(notTaken))
 	case ctx.Err() != nil && taken == put:
@@ -368,6 +381,8 @@ func reasonOf(n *api.NotTaken) string {
 		return "the connection was closed"
 	case "stopped":
 		return "the connector is stopped"
+	case "ignored":
+		return "the connector ignores the traffic of the peer"
 	}
 	return "refused: " + n.Reason
 }
@@ -380,7 +395,7 @@ func statusOf(err error) int {
 		output   *outputError
 		signaled signalError
 		notTaken *api.NotTaken
-		bad      config.Errors
+		gone     *goneError
 	)
 	switch {
 	case err == nil:
@@ -400,7 +415,7 @@ func statusOf(err error) int {
 		switch notTaken.Reason {
 		case "away", "full", "closed":
 			return cli.Temporary
-		case "type", "name":
+		case "type", "name", "ignored":
 			return cli.Refused
 		case "size", "bad":
 			return cli.BadData
@@ -410,7 +425,7 @@ func statusOf(err error) int {
 		return cli.Failed
 	case errors.Is(err, errTimeout), errors.Is(err, errNoResponse):
 		return cli.Timeout
-	case errors.Is(err, api.ErrLost):
+	case errors.Is(err, api.ErrLost), errors.As(err, &gone):
 		return cli.Temporary
 	case errors.Is(err, api.ErrNoConnector):
 		return cli.Unavailable
@@ -418,7 +433,7 @@ func statusOf(err error) int {
 		return cli.Usage
 	case errors.Is(err, api.ErrRefused):
 		return cli.Refused
-	case errors.As(err, &bad):
+	case errors.Is(err, api.ErrConfig):
 		return cli.BadConfig
 	}
 	return cli.Failed

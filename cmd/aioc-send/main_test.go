@@ -25,6 +25,7 @@ type fake struct {
 	info api.Info
 
 	refuse  *api.NotTaken // at its index
+	gone    bool          // the connection has ended, says Flush
 	lost    bool          // the connection breaks at the end
 	block   bool          // takes nothing and says nothing, until closed
 	answer  func(f *fake, m sent)
@@ -65,7 +66,12 @@ func (f *fake) Close() error {
 	return nil
 }
 
-func (f *fake) Sender(o api.SendOptions) sender { f.opts = o; return f }
+func (f *fake) Sender(o api.SendOptions) sender { f.opts = o; return fakeSender{f} }
+
+// fakeSender is a fake whose Close returns nothing.
+type fakeSender struct{ *fake }
+
+func (f fakeSender) Close() { f.fake.Close() }
 
 func (f *fake) Put(header, data, binary []byte) error {
 	if f.block {
@@ -90,6 +96,9 @@ func (f *fake) Flush() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.flush++
+	if f.gone {
+		return fmt.Errorf("%w: EOF", api.ErrLost)
+	}
 	return nil
 }
 
@@ -271,7 +280,7 @@ func TestWhatDoesNotFitTheConnector(t *testing.T) {
 		{"-ack of a Python one", python, "-ack", 2, "-ack can't be used here"},
 		{"-wait of a Python one", python, "-wait", 2, "-wait can't be used here"},
 		{"no types", none, "", 2, "-type is missing"},
-		{"no types but one given", none, "-type any", 77, "it sends none"},
+		{"no types but one given", none, "-type any", 77, "the connector sends none"},
 		{"a header too long", client1(), "-request-id " + strings.Repeat("x", 65536), 2, "at most 65535"},
 	}
 	for _, tt := range tests {
@@ -292,14 +301,14 @@ func TestConnectFailures(t *testing.T) {
 		{fmt.Errorf("dir: %w", api.ErrNoConnector), 69},
 		{fmt.Errorf("a and b: %w", api.ErrSeveral), 2},
 		{fmt.Errorf("socket: %w", api.ErrRefused), 77},
-		{config.Errors{errors.New("key x"), errors.New("key y")}, 78},
+		{fmt.Errorf("%w: %w", api.ErrConfig, config.Errors{errors.New("key x"), errors.New("key y")}), 78},
 		{io.ErrUnexpectedEOF, 1},
 	}
 	for _, tt := range tests {
 		var stderr bytes.Buffer
 		p := program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr,
 			connect: func(context.Context, api.Target) (client, error) { return nil, tt.err }}
-		if got := p.run(t.Context(), nil); got != tt.want || !strings.HasPrefix(stderr.String(), "aioc-send: ") {
+		if got := p.run(t.Context(), nil); got != tt.want || strings.Contains(stderr.String(), `\n`) || !strings.HasPrefix(stderr.String(), "aioc-send: ") {
 			t.Errorf("%v: got %d, %q, want %d", tt.err, got, stderr.String(), tt.want)
 		}
 	}
@@ -340,7 +349,7 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		{"stopped", refuse(2, "stopped", ""), "", "1 2 3", 69, "stopped"},
 		{"known only at the end", refuse(3, "away", ""), "", "1 2 3", 75, "3 messages taken, message 4 was not"},
 		{"a refusal before bad input", refuse(2, "away", ""), "", "1 2 ?", 75, "2 messages taken, message 3 was not: the peer"},
-		{"lost", lost, "", "1 2 3", 75, "2 messages taken, message 3 was not: connection lost"},
+		{"lost", lost, "", "1 2 3", 75, "2 messages taken, message 3 was not: " + api.ErrLost.Error()},
 		{"not JSON", client1(), "", "1 2 ?", 65, "2 messages taken, message 3 was not: standard input, line 1, byte 5"},
 		{"not an envelope", client1(), "-envelope", `{"message_type":"any"} [1]`, 65, "1 message taken, message 2 was not: not a message: not a JSON object"},
 		{"an envelope of a wrong type", client1(), "-envelope", `{} {"message_type":"q"}`, 77, `message 2 was not: type "q" is not one`},
@@ -478,6 +487,48 @@ func TestAwait(t *testing.T) {
 	}
 }
 
+func TestAwaitEndsWithTheConnection(t *testing.T) {
+	f := client1()
+	f.answer = func(f *fake, m sent) {
+		if m.data == "1" {
+			echo(f, m)
+		} else {
+			f.mu.Lock()
+			f.gone = true
+			f.mu.Unlock()
+		}
+	}
+	got := f.run(t.Context(), strings.NewReader("1 2"), "-await")
+	if got.status != 75 || got.stdout != "[1,1]\n" || got.stderr != "aioc-send: message 2 got no response: "+api.ErrLost.Error()+": EOF\n" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// Without its configuration nothing is known of a Python connector but its
+// name.
+func TestPythonConnectorOfWhichLittleIsKnown(t *testing.T) {
+	for _, tt := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"-type x", 0, `{"message_type": "x", "source_id": "c"}`},
+		{"-type x -to y", 0, `{"message_type": "x", "source_id": "c", "destination_id": "y"}`},
+		{"", 2, ""},
+	} {
+		f := client1()
+		f.info = api.Info{Name: "c"}
+		got := f.run(t.Context(), strings.NewReader("1"), strings.Fields(tt.args)...)
+		header := ""
+		if len(f.sent) > 0 {
+			header = f.sent[0].header
+		}
+		if got.status != tt.status || header != tt.want {
+			t.Errorf("%s: got %+v, %s", tt.args, got, header)
+		}
+	}
+}
+
 func TestAwaitTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -515,10 +566,15 @@ func TestAwaitTimesOutWhileTheInputGoesOn(t *testing.T) {
 			}
 		}
 		r, w := io.Pipe()
+		done := make(chan struct{})
 		go func() {
 			for i := 1; i < 5; i++ {
 				fmt.Fprintln(w, i)
-				time.Sleep(6 * time.Second)
+				select {
+				case <-time.After(6 * time.Second):
+				case <-done:
+					return
+				}
 			}
 		}()
 		start := time.Now()
@@ -529,6 +585,7 @@ func TestAwaitTimesOutWhileTheInputGoesOn(t *testing.T) {
 		if took := time.Since(start); took != 22*time.Second+grace && took != 22*time.Second {
 			t.Errorf("took %v", took)
 		}
+		close(done)
 		r.Close()
 	})
 }
@@ -606,7 +663,7 @@ func TestMissingIsShortened(t *testing.T) {
 	a := newAwaiter(io.Discard, false, time.Minute, func(error) {})
 	defer a.stop()
 	for i := range 14 {
-		if err := a.add(t.Context(), i+1, fmt.Append(nil, i), nil); err != nil {
+		if err := a.add(t.Context(), i+1, fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -644,9 +701,13 @@ func BenchmarkSend(b *testing.B) {
 // void takes everything at no cost.
 type void struct{}
 
-func (void) Info() api.Info                      { return client1().info }
-func (void) Close() error                        { return nil }
-func (void) Sender(api.SendOptions) sender       { return void{} }
-func (void) Put(_, _, _ []byte) error            { return nil }
-func (void) Flush() error                        { return nil }
-func (void) Finish(context.Context) (int, error) { return 0, nil }
+func (void) Info() api.Info                { return client1().info }
+func (void) Close() error                  { return nil }
+func (void) Sender(api.SendOptions) sender { return voidSender{} }
+
+type voidSender struct{}
+
+func (voidSender) Put(_, _, _ []byte) error            { return nil }
+func (voidSender) Flush() error                        { return nil }
+func (voidSender) Finish(context.Context) (int, error) { return 0, nil }
+func (voidSender) Close()                              {}

@@ -51,12 +51,12 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 		}
 		return nil, &statusError{usage, flag + " can't be used here: the connector is a Python one and does not say what became of a message"}
 	}
-	if o.to != "" && !info.Server && o.to != info.Peer {
+	if o.to != "" && !info.Server && info.Peer != "" && o.to != info.Peer {
 		return nil, &statusError{usage, fmt.Sprintf("-to %s: the connector is a client, which has one peer: %s", o.to, info.Peer)}
 	}
 	typ, to := o.typ, info.Peer
-	if info.Server {
-		to = o.to
+	if info.Server || to == "" {
+		to = o.to // little is known of a Python connector without its configuration
 	}
 	if !o.envelope {
 		if typ == "" {
@@ -86,8 +86,10 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 	c.before = wire.AppendString(c.before, typ)
 	c.before = append(c.before, `, "source_id": `...)
 	c.before = wire.AppendString(c.before, info.Name)
-	c.before = append(c.before, `, "destination_id": `...)
-	c.before = wire.AppendString(c.before, to)
+	if to != "" {
+		c.before = append(c.before, `, "destination_id": `...)
+		c.before = wire.AppendString(c.before, to)
+	}
 	if c.fixed != nil {
 		c.before = append(append(c.before, `, "request_id": `...), c.fixed...)
 	}
@@ -119,6 +121,9 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 func (c *composer) allowed(typ string) error {
 	if typ == wire.TypePing || slices.Contains(c.info.SendTypes, typ) {
 		return nil
+	}
+	if !c.info.Native && c.info.SendTypes == nil {
+		return nil // not known
 	}
 	if len(c.info.SendTypes) == 0 {
 		return &statusError{refused, fmt.Sprintf("type %q: the connector sends none: its send_message_types are empty", typ)}
@@ -184,11 +189,11 @@ func (c *composer) unpack(line []byte) (m message, err error) {
 		return m, err
 	}
 	switch {
-	case !c.info.Server:
+	case !c.info.Server && c.info.Peer != "":
 		set("destination_id", wire.AppendString(nil, c.info.Peer))
 	case c.opts.to != "":
 		set("destination_id", wire.AppendString(nil, c.opts.to))
-	case len(h.Dest) == 0:
+	case c.info.Server && len(h.Dest) == 0:
 		return m, &inputError{`key "destination_id": want the name of a client: put it in, or give -to`}
 	}
 	if c.opts.responseID != "" {

@@ -65,18 +65,21 @@ type Info struct {
 // Client is a connection to a connector. Its methods may be called from any
 // goroutine.
 type Client struct {
-	info  Info
+	info  Info // not changed after Open
 	paths config.Paths
 
-	mu        sync.Mutex
-	opened    *channel // made by Open and not used yet
-	responder *Sender
+	mu     sync.Mutex
+	opened *channel // made by Open and not used yet
+
+	responding sync.Mutex
+	responder  *Sender // guarded by responding
 }
 
 // channel is a greeted connection to the connector's own socket.
 type channel struct {
 	conn net.Conn
 	r    *wire.Reader
+	info Info
 }
 
 // Open finds the connector and connects to it.
@@ -87,7 +90,7 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 	}
 	ch, err := c.greet(ctx, false)
 	if err == nil {
-		c.opened = ch
+		c.opened, c.info = ch, ch.info
 		return c, nil
 	}
 	if !absent(err) {
@@ -135,6 +138,9 @@ func (c *Client) find(t Target) error {
 		}
 		c.paths = paths
 		c.info = Info{Name: t.Connector}
+		if addr, badAddr := config.ParseAddr(t.Connector); badAddr == nil {
+			c.info = Info{Name: addr.Text(), Server: true}
+		}
 		return err
 	}
 	all, err := config.Running(dir)
@@ -164,14 +170,17 @@ func (c *Client) Info() Info { return c.info }
 // Close ends what is still open. Senders and receivers end by themselves.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	ch, responder := c.opened, c.responder
-	c.opened, c.responder = nil, nil
+	ch := c.opened
+	c.opened = nil
 	c.mu.Unlock()
 	if ch != nil {
 		ch.conn.Close()
 	}
-	if responder != nil {
-		responder.close()
+	c.responding.Lock()
+	defer c.responding.Unlock()
+	if c.responder != nil {
+		c.responder.Close()
+		c.responder = nil
 	}
 	return nil
 }
@@ -197,7 +206,7 @@ func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
 		return nil, dialError(c.paths.OwnSocket, err)
 	}
 	ch := &channel{conn: conn, r: wire.NewReader(conn, wire.MaxUnidentified)}
-	if err := c.announce(ch, wait); err != nil {
+	if err := ch.announce(wait); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s: no greeting: %w", c.paths.OwnSocket, err)
 	}
@@ -205,7 +214,7 @@ func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
 }
 
 // announce says what this end speaks and reads the answer.
-func (c *Client) announce(ch *channel, wait bool) error {
+func (ch *channel) announce(wait bool) error {
 	header := `{"message_type": "_ping", "await_response": true, "request_id": "aioc", "aioc": ["ackto", "flow"]}`
 	if wait {
 		header = header[:len(header)-1] + `, "wait": true}`
@@ -238,9 +247,7 @@ func (c *Client) announce(ch *channel, wait bool) error {
 	if err := json.Unmarshal(f.Data, &info); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.info = Info{info.Name, info.Server, info.Peer, info.SendTypes, info.RecvTypes, info.Max, true}
-	c.mu.Unlock()
+	ch.info = Info{info.Name, info.Server, info.Peer, info.SendTypes, info.RecvTypes, info.Max, true}
 	ch.r.SetMax(int(max(info.Max, wire.MaxUnidentified)))
 	return ch.conn.SetDeadline(time.Time{})
 }

@@ -116,7 +116,15 @@ func (r *Receiver) consume(ctx context.Context, ch *channel) error {
 	if err := l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeConsume + `"`)}}, data, nil); err != nil {
 		return err
 	}
-	err = l.Run(ctx)
+	// When ctx ends, the acknowledgements that wait still go out.
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		l.Finish()
+		time.AfterFunc(time.Second, cancel)
+	})
+	defer stop()
+	err = l.Run(run)
 	if errors.Is(err, io.EOF) || errors.Is(err, link.ErrClosed) {
 		err = nil
 	}

@@ -80,34 +80,32 @@ func (c *Client) Request(ctx context.Context, messageType, destination string, d
 	}
 }
 
-// Respond answers a request. It returns when the connector has been handed the
-// response; an error is that of this response or one before.
-func (c *Client) Respond(req Request, data, bin []byte) error {
+// Respond answers a request. It returns when the connector has taken the
+// response, or ctx ends.
+func (c *Client) Respond(ctx context.Context, req Request, data, bin []byte) error {
 	edits := []wire.Edit{{Key: "response_id", Value: req.RequestID}}
 	if len(bin) > 0 {
 		edits = append(edits, wire.Edit{Key: "with_binary", Value: []byte("true")})
 	}
 	header := wire.AppendEdited(nil, c.Header(req.Type, req.Source), edits...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.responding.Lock()
+	defer c.responding.Unlock()
 	var err error
 	for range 2 {
 		if c.responder == nil {
-			c.mu.Unlock()
-			s := c.Sender(SendOptions{})
-			c.mu.Lock()
-			if c.responder == nil {
-				c.responder = s
-			} else {
-				s.close()
-			}
+			c.responder = c.Sender(SendOptions{})
 		}
 		if err = c.responder.Put(header, data, bin); err == nil {
-			return c.responder.Flush()
+			if _, err = c.responder.Taken(ctx); err == nil {
+				return nil
+			}
 		}
-		// The connector was restarted, or it refused one: once more, anew.
-		c.responder.close()
+		c.responder.Close()
 		c.responder = nil
+		if !errors.Is(err, ErrLost) {
+			return err
+		}
+		// The connector was restarted since the last one: once more, anew.
 	}
 	return err
 }

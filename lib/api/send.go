@@ -37,9 +37,8 @@ const sendBuffer = 128 << 10
 type Sender struct {
 	c       *Client
 	options SendOptions
-	native  *link.Link
-	conn    net.Conn // of a Python connector
-	ended   chan struct{}
+	link    *link.Link
+	ended   chan struct{} // closed when link has ended
 	wait    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -72,10 +71,10 @@ func (s *Sender) openNative() error {
 		close(s.ended)
 		return err
 	}
-	s.native = link.New(ch.conn, ch.r, link.Options{
+	s.link = link.New(ch.conn, ch.r, link.Options{
 		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s),
 		Announced: true, Responses: true,
-		Window: 1 << 30, WindowBytes: 1 << 40, // the connector pushes back
+		Window: 1 << 30, WindowBytes: 1 << 30, // the connector pushes back
 	})
 	s.wait.Go(s.run)
 	return nil
@@ -87,7 +86,7 @@ func (s *Sender) openPython() error {
 		close(s.ended)
 		return dialError(s.c.paths.SendSocket, err)
 	}
-	s.native = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{
+	s.link = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{
 		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s), Responses: true,
 	})
 	s.wait.Go(s.run)
@@ -96,7 +95,7 @@ func (s *Sender) openPython() error {
 
 // run runs the link until it ends.
 func (s *Sender) run() {
-	err := s.native.Run(context.Background())
+	err := s.link.Run(context.Background())
 	s.mu.Lock()
 	if s.err == nil {
 		s.err = fmt.Errorf("%w: %w", ErrLost, err)
@@ -114,7 +113,7 @@ func (s *Sender) Put(header, data, binary []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.buf) >= sendBuffer && s.failed() == nil {
-		s.native.Wake()
+		s.link.Wake()
 		s.changed.Wait()
 	}
 	if err := s.failed(); err != nil {
@@ -146,16 +145,24 @@ func (s *Sender) Flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.frames > 0 {
-		s.native.Wake()
+		s.link.Wake()
 	}
 	return s.failed()
 }
 
-// Finish waits until all messages are taken, or ctx ends, and closes the
-// sender unless responses are awaited. It returns how many were taken, exactly
-// unless the connection was lost, and the first failure: a *NotTaken, or an
-// error that wraps ErrLost.
+// Finish is Taken, and closes the sender unless responses are awaited.
 func (s *Sender) Finish(ctx context.Context) (taken int, err error) {
+	taken, err = s.Taken(ctx)
+	if s.options.Responses == nil {
+		s.Close()
+	}
+	return taken, err
+}
+
+// Taken waits until all messages put so far are taken, or ctx ends. It returns
+// how many were taken, exactly unless the connection was lost, and the first
+// failure: a *NotTaken, or an error that wraps ErrLost.
+func (s *Sender) Taken(ctx context.Context) (taken int, err error) {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		s.changed.Broadcast()
@@ -182,23 +189,21 @@ func (s *Sender) Finish(ctx context.Context) (taken int, err error) {
 		err = ctx.Err()
 	}
 	s.mu.Unlock()
-	if s.options.Responses == nil || err != nil {
-		s.close()
-	}
 	return taken, err
 }
 
-// close ends the sender.
-func (s *Sender) close() {
-	if s.native != nil {
-		s.native.Close(nil)
+// Ended is closed when the connection has ended: no response can come.
+func (s *Sender) Ended() <-chan struct{} { return s.ended }
+
+// Close ends the sender. What Finish or Taken did not report as taken may be
+// lost.
+func (s *Sender) Close() {
+	if s.link != nil {
+		s.link.Close(nil)
 	}
 	<-s.ended
 	s.wait.Wait()
 }
-
-// Close ends the sender, for those who wait for responses after Finish.
-func (s *Sender) Close() { s.close() }
 
 // buffered is a Sender as the source of its link.
 type buffered Sender

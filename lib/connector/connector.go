@@ -61,6 +61,8 @@ type Connector struct {
 	tls    atomic.Pointer[tls.Config] // a server's, newest certificate
 	counts counters
 
+	running atomic.Bool // between start and stop
+
 	waiters waiters
 
 	mu       sync.Mutex // guards what follows
@@ -229,6 +231,7 @@ func (c *Connector) start(ctx context.Context) error {
 		s.all.Go(func() { c.serveReceivers(pumpCtx, typ, q) })
 	}
 	c.session = s
+	c.running.Store(true)
 	c.setActive(true)
 	return nil
 }
@@ -260,6 +263,7 @@ func (c *Connector) stop(grace time.Duration) {
 	c.mu.Lock()
 	s := c.session
 	c.session = nil
+	c.running.Store(false)
 	boxes := make([]*outbox, 0, len(c.boxes))
 	for _, b := range c.boxes {
 		boxes = append(boxes, b)

@@ -154,10 +154,11 @@ func (p *peerLink) put(n uint64, frames []byte) bool {
 	rest := frames[taken:]
 	first, _ := wire.Split(rest)
 	lost := 0
+	full := &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"}
 	for len(rest) > 0 {
 		_, rest = wire.Split(rest)
 		if p.l.Flow() && errors.Is(err, queue.ErrFull) {
-			p.l.Park(n, h.typ, &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"})
+			p.l.Park(n, h.typ, full)
 		} else {
 			lost++
 		}

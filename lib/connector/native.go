@@ -123,9 +123,7 @@ func (p *program) Frame(n uint64, f *wire.Frame) error {
 // stopped refuses messages while the connector is stopped. The socket itself
 // stays, so that it can be started.
 func (p *program) stopped(n uint64, f *wire.Frame) bool {
-	p.c.mu.Lock()
-	running := p.c.session != nil
-	p.c.mu.Unlock()
+	running := p.c.running.Load()
 	if !running {
 		h := p.c.decide(f.Header, true, false)
 		p.refuse(n, &h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})

@@ -77,10 +77,6 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 		}
 		return nil
 	}
-	if in.ctx.Err() != nil {
-		in.refuse(n, h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})
-		return nil
-	}
 	if h.ping || h.await || h.ack || h.answer != nil {
 		if err := in.Flush(); err != nil {
 			return err
@@ -129,6 +125,9 @@ func (in *intake) Flush() error {
 func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 	h := &in.how
 	for len(frames) > 0 {
+		if in.ctx.Err() != nil {
+			return n, errIntakeClosed
+		}
 		if why := in.away(h.box); why != nil {
 			for len(frames) > 0 {
 				_, frames = wire.Split(frames)

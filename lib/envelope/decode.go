@@ -204,7 +204,7 @@ func pair(line []byte, i int, first bool) (key, value []byte, next int, err erro
 	if i == len(line) || line[i] != '"' {
 		return nil, nil, 0, errSyntax
 	}
-	n, err := wire.ValueEnd(line[i:], false)
+	n, _ := wire.ValueEnd(line[i:], false)
 	if n == 0 {
 		return nil, nil, 0, errSyntax
 	}

@@ -179,6 +179,7 @@ type Link struct {
 	acked    uint64             // last ackto sent
 	ackDue   uint64             // ackto to send with the next write
 	refusing map[string]*refuse // types this end has parked
+	nacks    nackRun            // refusals not queued yet
 }
 
 // mark notes that frame n ended a batch of so many bytes.

@@ -62,22 +62,33 @@ func (l *Link) refused(f *wire.Frame) error {
 		return l.acknowledgedOne(n, &Refusal{Reason: reason, Text: string(h.Error)})
 	}
 	l.mu.Lock()
-	if n > l.taken {
-		l.mu.Unlock()
-		return fmt.Errorf("%w: frame %d refused, %d sent", ErrProtocol, n, l.taken)
-	}
+	sent := l.taken
 	l.mu.Unlock()
+	if n > sent {
+		return fmt.Errorf("%w: frame %d refused, %d sent", ErrProtocol, n, sent)
+	}
+	count, err := strconv.ParseUint(string(h.Field("count")), 10, 64)
+	if err != nil {
+		count = 1
+	}
 	s := l.source.Load()
 	if s == nil {
 		return nil
 	}
-	typ := (*s).Return(n, true, &Refusal{Reason: reason, Text: string(h.Error)})
+	typ, returned := "", 0
+	why := &Refusal{Reason: reason, Text: string(h.Error)}
+	for end := n + count; n < end && n <= sent; n++ {
+		if t := (*s).Return(n, true, why); t != "" {
+			typ = t
+			returned++
+		}
+	}
 	if typ == "" {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.inFlight--
+	l.inFlight -= returned
 	if l.parked[typ] {
 		return nil
 	}
@@ -164,10 +175,12 @@ func (l *Link) Park(n uint64, messageType string, why *Refusal) {
 	if l.refusing == nil {
 		l.refusing = map[string]*refuse{}
 	}
-	if l.refusing[messageType] == nil {
-		l.refusing[messageType] = &refuse{why: why}
+	r := l.refusing[messageType]
+	if r == nil {
+		r = &refuse{why: why}
+		l.refusing[messageType] = r
 	}
-	l.nack(n, why, true)
+	l.nack(n, r.why, true)
 	l.mu.Unlock()
 	l.Wake()
 }
@@ -209,16 +222,43 @@ func (l *Link) refuseParked(n uint64, messageType []byte) bool {
 	return true
 }
 
+// nackRun is a run of frames that are refused for the same reason.
+type nackRun struct {
+	first, count uint64
+	why          *Refusal
+	park         bool
+}
+
+// nack refuses message n. mu is held.
 func (l *Link) nack(n uint64, why *Refusal, park bool) {
 	if !l.acks.Load() {
 		return
 	}
-	edits := []wire.Edit{
-		{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)},
-		{Key: "reason", Value: wire.AppendString(nil, why.Reason)},
-		{Key: "error", Value: wire.AppendString(nil, why.Text)},
+	r := &l.nacks
+	if park && r.park && r.count > 0 && r.why == why && r.first+r.count == n {
+		r.count++
+		return
 	}
-	if park {
+	l.queueNacks()
+	*r = nackRun{first: n, count: 1, why: why, park: park}
+}
+
+// queueNacks queues the _nack of the run. mu is held.
+func (l *Link) queueNacks() {
+	r := l.nacks
+	if r.count == 0 {
+		return
+	}
+	l.nacks = nackRun{}
+	edits := []wire.Edit{
+		{Key: "transport_id", Value: strconv.AppendUint(nil, r.first, 10)},
+		{Key: "reason", Value: wire.AppendString(nil, r.why.Reason)},
+		{Key: "error", Value: wire.AppendString(nil, r.why.Text)},
+	}
+	if r.count > 1 {
+		edits = append(edits, wire.Edit{Key: "count", Value: strconv.AppendUint(nil, r.count, 10)})
+	}
+	if r.park {
 		edits = append(edits, wire.Edit{Key: "park", Value: []byte("true")})
 	}
 	_ = l.queueOwn(wire.TypeNack, edits, "")

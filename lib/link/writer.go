@@ -64,6 +64,7 @@ func (l *Link) write() {
 func (l *Link) gather(b *wire.Batch, spare []byte) (own []byte, more bool) {
 	b.Reset()
 	l.mu.Lock()
+	l.queueNacks() // before the acknowledgement that covers their numbers
 	if l.ackDue > l.acked {
 		l.acked = l.ackDue
 		h := append([]byte(`{"ackto": `), strconv.FormatUint(l.acked, 10)...)

@@ -54,7 +54,8 @@ type Dialer struct {
 	state atomic.Pointer[string]
 }
 
-// NewDialer returns a Dialer. Refused, Listener and Admit of o are not used.
+// NewDialer returns a Dialer, which connects under the name ClientName of the
+// configuration; it must be set. Refused, Listener and Admit of o are not used.
 // What is wrong with o is the error of Run.
 func NewDialer(o Options) *Dialer {
 	d := &Dialer{o: o.withDefaults(), kick: make(chan struct{}, 1)}

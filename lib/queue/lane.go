@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 
@@ -18,20 +19,53 @@ type block struct {
 	lane *lane
 	buf  []byte // length: what is used
 	live int    // items not finished
+	id   uint32 // its place in Queue.blocks
 }
 
-// item is one message of a lane.
+// item is one message of a lane. It has no pointers: a queue holds millions,
+// which the garbage collector need not look at.
 type item struct {
-	blk  *block // nil: finished
-	note *Note
-	seq  uint64
-	off  uint32
-	n    uint32
+	seq   uint64
+	blk   uint32 // place in Queue.blocks
+	off   uint32
+	n     uint32
+	flags uint32
 }
 
-func (it *item) frame() []byte {
-	end := it.off + it.n
-	return it.blk.buf[it.off:end:cap(it.blk.buf)]
+const (
+	finished = 1 << iota // in a taker's hand, and done
+	noted                // Queue.notes has a note for it
+)
+
+// frame returns the bytes of an item, with the capacity to join it with what
+// follows in memory: see wire.Batch.
+func (q *Queue) frame(it *item) []byte {
+	return q.blocks[it.blk].buf[it.off : it.off+it.n]
+}
+
+// note returns the note of an item, or nil.
+func (q *Queue) note(it *item) *Note {
+	if it.flags&noted == 0 {
+		return nil
+	}
+	return q.notes[it.seq]
+}
+
+// addBlock gives a block a place in the table.
+func (q *Queue) addBlock(b *block) {
+	if k := len(q.vacant); k > 0 {
+		b.id = q.vacant[k-1]
+		q.vacant = q.vacant[:k-1]
+		q.blocks[b.id] = b
+		return
+	}
+	b.id = uint32(len(q.blocks))
+	q.blocks = append(q.blocks, b)
+}
+
+func (q *Queue) dropBlock(b *block) {
+	q.blocks[b.id] = nil
+	q.vacant = append(q.vacant, b.id)
 }
 
 // lane is the part of a queue that one message type has. Guarded by q.mu.
@@ -49,7 +83,7 @@ type lane struct {
 	asked bool // the budget will call announceRoom
 }
 
-var blocks = sync.Pool{New: func() any { return new([fullBlock]byte) }}
+var memory = sync.Pool{New: func() any { return new([fullBlock]byte) }}
 
 func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 	q := l.q
@@ -69,9 +103,13 @@ func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 				err = ErrFull
 				break
 			}
-			blk := l.tail
 			l.bytes += len(f) + overhead
-			l.wait.push(item{blk: blk, note: note, seq: q.seq, off: uint32(len(blk.buf) + n), n: uint32(len(f))})
+			it := l.wait.push()
+			*it = item{seq: q.seq, blk: l.tail.id, off: uint32(len(l.tail.buf) + n), n: uint32(len(f))}
+			if note != nil {
+				it.flags = noted
+				q.notes[q.seq] = note
+			}
 			q.seq++
 			n += len(f)
 		}
@@ -120,10 +158,11 @@ func (l *lane) grow(frames []byte) error {
 	}
 	blk := &block{lane: l}
 	if size == fullBlock {
-		blk.buf = blocks.Get().(*[fullBlock]byte)[:0]
+		blk.buf = memory.Get().(*[fullBlock]byte)[:0]
 	} else {
 		blk.buf = make([]byte, 0, size)
 	}
+	l.q.addBlock(blk)
 	l.tail = blk
 	return nil
 }
@@ -131,14 +170,15 @@ func (l *lane) grow(frames []byte) error {
 func (l *lane) free(b *block) {
 	l.q.pending = append(l.q.pending, l.q.budget.give(cap(b.buf))...)
 	if cap(b.buf) == fullBlock {
-		blocks.Put((*[fullBlock]byte)(b.buf[:fullBlock]))
+		memory.Put((*[fullBlock]byte)(b.buf[:fullBlock]))
 	}
 	b.buf = nil
+	l.q.dropBlock(b)
 }
 
 // release gives up an item's share of its block.
 func (l *lane) release(it *item) {
-	b := it.blk
+	b := l.q.blocks[it.blk]
 	l.bytes -= int(it.n) + overhead
 	if b.live--; b.live > 0 {
 		return
@@ -190,22 +230,26 @@ func (l *lane) giveBack(items []item) {
 		}
 		return
 	}
-	merged := append(slices.Clone(l.back), items...)
-	slices.SortFunc(merged, func(a, b item) int {
-		if a.seq < b.seq {
-			return -1
-		}
-		return 1
-	})
-	l.back = merged
+	sorted := len(l.back) == 0 || l.back[len(l.back)-1].seq < items[0].seq
+	l.back = append(l.back, items...)
+	if !sorted {
+		slices.SortFunc(l.back, func(a, b item) int { return cmp.Compare(a.seq, b.seq) })
+	}
 }
 
 func (l *lane) lose(it *item) {
-	if it.note != nil && it.note.Done != nil {
-		done := it.note.Done
-		l.q.pending = append(l.q.pending, func() { done(ErrClosed) })
-	}
+	l.q.tell(it, ErrClosed)
 	l.release(it)
+}
+
+// tell calls the Done of an item's note, if it has one, and forgets the note.
+func (q *Queue) tell(it *item, err error) {
+	if note := q.note(it); note != nil {
+		delete(q.notes, it.seq)
+		if note.Done != nil {
+			q.pending = append(q.pending, func() { note.Done(err) })
+		}
+	}
 }
 
 // discard drops what waits; what takers have in hand is lost when they close.

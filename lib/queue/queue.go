@@ -52,8 +52,11 @@ type Queue struct {
 	lanes   []*lane // by priority
 	byType  map[string]*lane
 	seq     uint64
-	idle    []*Taker // waiting for messages
-	drained []func() // to call when nothing is left
+	blocks  []*block
+	vacant  []uint32         // places in blocks that are free
+	notes   map[uint64]*Note // by sequence number
+	idle    []*Taker         // waiting for messages
+	drained []func()         // to call when nothing is left
 	closed  bool
 	stats   Stats
 	pending []func() // to call when mu is released
@@ -63,7 +66,7 @@ type Queue struct {
 // together what budget allows (nil: no bound). priorities gives message types
 // their priority, smaller first, 0 when absent; the map is not copied.
 func New(limit int, budget *Budget, priorities map[string]int) *Queue {
-	return &Queue{limit: limit, budget: budget, prio: priorities, byType: map[string]*lane{}}
+	return &Queue{limit: limit, budget: budget, prio: priorities, byType: map[string]*lane{}, notes: map[uint64]*Note{}}
 }
 
 // unlock releases mu and then calls what was put off until then.
@@ -301,32 +304,32 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 		if !ok {
 			break
 		}
-		frame := it.frame()
-		if it.note != nil && t.edit != nil {
-			frame = t.edit(t.base+uint64(t.hand.n), it.note, frame)
+		frame := t.q.frame(&it)
+		if it.flags != 0 && t.edit != nil {
+			frame = t.edit(t.base+uint64(t.hand.n), t.q.note(&it), frame)
 		}
 		b.Add(frame, 1)
-		t.hand.push(it)
+		*t.hand.push() = it
 		n++
 	}
 	return n
 }
 
-// Done finishes the frames numbered up to n, those with a note that waits for
+// Done finishes the frames numbered up to upTo, those with a note that waits for
 // the far end's acknowledgement only if acked is set, and returns how many
 // were not finished before.
-func (t *Taker) Done(n uint64, acked bool) (finished int) {
+func (t *Taker) Done(upTo uint64, acked bool) (n int) {
 	t.q.mu.Lock()
 	defer t.q.unlock()
-	for i := 0; i < t.hand.n && t.base+uint64(i) <= n; i++ {
+	for i := 0; i < t.hand.n && t.base+uint64(i) <= upTo; i++ {
 		it := t.hand.at(i)
-		if it.blk != nil && (acked || it.note == nil || !it.note.WaitForAck) {
+		if it.flags == 0 || it.flags == noted && (acked || !t.q.note(it).WaitForAck) {
 			t.finish(it, nil)
-			finished++
+			n++
 		}
 	}
 	t.pop()
-	return finished
+	return n
 }
 
 // DoneOne finishes frame number n alone, with an error if it failed for good,
@@ -354,7 +357,7 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 	if it == nil {
 		return ""
 	}
-	l := it.blk.lane
+	l := q.blocks[it.blk].lane
 	if park {
 		if t.parked == nil {
 			t.parked = map[*lane]bool{}
@@ -362,7 +365,7 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 		t.parked[l] = true
 	}
 	back := *it
-	it.blk = nil
+	it.flags = finished
 	l.giveBack([]item{back})
 	q.returned(1)
 	t.pop()
@@ -402,7 +405,7 @@ func (t *Taker) InHand() int {
 	defer t.q.mu.Unlock()
 	n := 0
 	for i := 0; i < t.hand.n; i++ {
-		if t.hand.at(i).blk != nil {
+		if t.hand.at(i).flags&finished == 0 {
 			n++
 		}
 	}
@@ -428,8 +431,9 @@ func (t *Taker) Close() {
 	back := map[*lane][]item{}
 	n := 0
 	for i := 0; i < t.hand.n; i++ {
-		if it := t.hand.at(i); it.blk != nil {
-			back[it.blk.lane] = append(back[it.blk.lane], *it)
+		if it := t.hand.at(i); it.flags&finished == 0 {
+			l := q.blocks[it.blk].lane
+			back[l] = append(back[l], *it)
 			n++
 		}
 	}
@@ -454,7 +458,7 @@ func (t *Taker) numbered(n uint64) *item {
 	if n < t.base || n >= t.base+uint64(t.hand.n) {
 		return nil
 	}
-	if it := t.hand.at(int(n - t.base)); it.blk != nil {
+	if it := t.hand.at(int(n - t.base)); it.flags&finished == 0 {
 		return it
 	}
 	return nil
@@ -462,13 +466,10 @@ func (t *Taker) numbered(n uint64) *item {
 
 func (t *Taker) finish(it *item, err error) {
 	q := t.q
-	if it.note != nil && it.note.Done != nil {
-		done := it.note.Done
-		q.pending = append(q.pending, func() { done(err) })
-	}
-	l := it.blk.lane
+	q.tell(it, err)
+	l := q.blocks[it.blk].lane
 	l.release(it)
-	it.blk, it.note = nil, nil
+	it.flags = finished
 	if !q.closed {
 		q.stats.InHand--
 		q.stats.Done++
@@ -481,7 +482,7 @@ func (t *Taker) finish(it *item, err error) {
 
 // pop forgets finished frames at the front.
 func (t *Taker) pop() {
-	for t.hand.n > 0 && t.hand.at(0).blk == nil {
+	for t.hand.n > 0 && t.hand.at(0).flags&finished != 0 {
 		t.hand.drop()
 		t.base++
 	}

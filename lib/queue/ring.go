@@ -7,30 +7,26 @@ type ring struct {
 	n     int
 }
 
-const keepRing = 1024 // items that an empty ring keeps room for
+const keepRing = 4096 // items that an empty ring keeps room for
 
 func (r *ring) at(i int) *item { return &r.buf[(r.start+i)&(len(r.buf)-1)] }
 
-func (r *ring) push(it item) {
+// push makes room for one more at the end and returns it, to be filled in.
+func (r *ring) push() *item {
 	if r.n == len(r.buf) {
 		bigger := make([]item, max(16, 2*len(r.buf)))
-		for i := range r.n {
-			bigger[i] = *r.at(i)
-		}
+		k := copy(bigger, r.buf[r.start:])
+		copy(bigger[k:], r.buf[:r.start])
 		r.buf, r.start = bigger, 0
 	}
-	r.buf[(r.start+r.n)&(len(r.buf)-1)] = it
 	r.n++
+	return r.at(r.n - 1)
 }
 
 // drop removes the first item.
 func (r *ring) drop() {
-	*r.at(0) = item{}
-	r.start++
-	if r.n--; r.n == 0 {
-		r.start = 0
-		if len(r.buf) > keepRing {
-			r.buf = nil
-		}
+	r.start = (r.start + 1) & (len(r.buf) - 1)
+	if r.n--; r.n == 0 && len(r.buf) > keepRing {
+		*r = ring{}
 	}
 }

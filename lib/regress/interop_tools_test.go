@@ -196,7 +196,7 @@ func (g *goTools) send(typ string, samples ...sample) error {
 			if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 2 {
 				return fmt.Errorf("%s: aioc-send -ack at a Python connector: %w, want status 2", s.name, or2(err, errors.New("no error")))
 			}
-			err = g.sendEnvelopes([]message{s.arrives(g.host, typ)})
+			err = g.sendEnvelopes(typ, []sample{s})
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -208,11 +208,11 @@ func (g *goTools) send(typ string, samples ...sample) error {
 	return nil
 }
 
-// sendEnvelopes sends messages with one aioc-send.
-func (g *goTools) sendEnvelopes(messages []message) error {
+// sendEnvelopes sends samples with one aioc-send.
+func (g *goTools) sendEnvelopes(typ string, samples []sample) error {
 	var lines []byte
-	for _, m := range messages {
-		lines = append(lines, m.writeEnvelope()...)
+	for _, s := range samples {
+		lines = append(lines, s.arrives(g.host, typ).writeEnvelope()...)
 	}
 	_, err := g.run(lines, "-envelope")
 	return err

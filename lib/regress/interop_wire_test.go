@@ -279,7 +279,9 @@ func newTappedPair(t *testing.T, py python, mode, server, client string) (pair, 
 	t.Helper()
 	wire := newTap(t)
 	p := newPair(t, py, server, client, mode, []string{"any"}, wire.port,
-		settings{"keep_alive_period": 1, "keep_alive_timeout": 1})
+		// A Python client that has stalled in TLS finds out no sooner than
+		// by its send_timeout.
+		settings{"keep_alive_period": 1, "keep_alive_timeout": 1, "send_timeout": 5})
 	var dir string
 	if mode != "off" {
 		dir = certificates(t, py, client)

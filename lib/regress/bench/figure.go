@@ -43,12 +43,15 @@ func (f figure) judge() figure {
 	return f
 }
 
-// bound tells the floor or ceiling in words.
+// bound tells the floor or ceiling in words, if there is one.
 func (f figure) bound() string {
-	if f.AtLeast != 0 {
-		return fmt.Sprintf("at least %.2f", f.AtLeast)
+	switch {
+	case f.AtLeast != 0:
+		return fmt.Sprintf("(at least %v)", f.AtLeast)
+	case f.AtMost != 0:
+		return fmt.Sprintf("(at most %v)", f.AtMost)
 	}
-	return fmt.Sprintf("at most %.2f", f.AtMost)
+	return ""
 }
 
 // median is the middle value, or the mean of the two in the middle; 0 of nothing.
@@ -225,15 +228,12 @@ func digits(v float64) string {
 func (r *report) tables(w io.Writer) error {
 	for _, t := range [][2]string{
 		{"messages/s", "throughput"},
-		{"ratio of messages/s", "throughput ratio"},
 		{"MB/s of data", "bandwidth"},
 		{"CPU of all processes, us/message", "cpu"},
 		{"most memory of a daemon, MiB", "peak memory"},
 		{"request and response p50, us", "round trip p50"},
-		{"ratio of p50", "round trip p50 ratio"},
 		{"request and response p99, us", "round trip p99"},
 		{"start-up with one message, ms", "start-up"},
-		{"ratio of start-up", "start-up ratio"},
 		{"idle memory, MiB", "idle memory"},
 	} {
 		if err := r.table(w, t[0], t[1]); err != nil {
@@ -243,18 +243,19 @@ func (r *report) tables(w io.Writer) error {
 	return r.verdicts(w)
 }
 
-// verdicts writes a line for each figure that has a floor or a ceiling.
+// verdicts writes a line for each ratio and for each figure that has a floor or a ceiling.
 func (r *report) verdicts(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	text := ""
 	for _, f := range r.figures {
-		if f.Verdict != "" {
-			what := f.Name + ", " + f.Subject
-			if row := f.row(); row != "" {
-				what += ", " + row
-			}
-			text += fmt.Sprintf("%s\t%s\t%s\t(%s)\n", f.Verdict, what, digits(f.Value), f.bound())
+		if f.Verdict == "" && f.Unit != "ratio" {
+			continue
 		}
+		words := []string{strings.TrimSuffix(f.Name, " ratio"), f.Subject}
+		if row := f.row(); row != "" {
+			words = append(words, row)
+		}
+		text += fmt.Sprintf("%s\t%s\t%s\t%s\n", f.Verdict, strings.Join(words, ", "), digits(f.Value), f.bound())
 	}
 	if _, err := io.WriteString(t, text); err != nil {
 		return err

@@ -117,7 +117,7 @@ func (b *bench) throughput(ctx context.Context, size int, tls bool) {
 		}
 		b.ratio("throughput", name, lookup, floors)
 		b.ratio("throughput", name, copying, like)
-		if name == ours {
+		if size <= 100 {
 			floors.AtLeast = leastOfOriginal
 		}
 		b.ratio("throughput", name, original{}.name(), floors)
@@ -206,6 +206,9 @@ func (b *bench) roundTrips(ctx context.Context, tls bool) {
 	what := "request and response, " + like.row()
 	fmt.Fprintln(b.log, "bench:", what)
 	askers := []asker{relay{}}
+	if b.bin != "" {
+		askers = append(askers, aiocAsker{aioc: aioc{bin: b.bin}}, aiocAsker{aioc: aioc{bin: b.bin}, tool: true})
+	}
 	p50, p99 := map[string][]float64{}, map[string][]float64{}
 	for range b.runs {
 		for _, a := range slices.Clone(askers) {

@@ -32,6 +32,9 @@ func modes() map[string]func(args []string, stdin *os.File, stdout io.Writer) er
 		"receive": receiveMain,
 		"ask":     askMain,
 		"answer":  answerMain,
+
+		"ask-aioc":    askAiocMain,
+		"answer-aioc": answerAiocMain,
 	}
 }
 

@@ -7,6 +7,20 @@ set -eu
 
 tmp=$(mktemp -d "/tmp/aioc-demo.XXXXXX")
 server='' client='' responder=''
+
+# stop PID: ends a process, in the end by force: a signal can be lost in the
+# moment in which the shell becomes the program
+stop() {
+	kill "$1" 2>/dev/null || return 0
+	tries=150
+	while [ "$tries" -gt 0 ] && kill -0 "$1" 2>/dev/null; do
+		sleep 0.1
+		tries=$((tries - 1))
+	done
+	kill -9 "$1" 2>/dev/null || :
+	wait "$1" || :
+}
+
 finish() {
 	status=$?
 	trap - EXIT HUP INT TERM
@@ -15,7 +29,7 @@ finish() {
 		cat "$tmp"/*.log >&2 2>/dev/null || :
 	fi
 	for pid in $responder $client $server; do
-		if kill "$pid" 2>/dev/null; then wait "$pid" || :; fi
+		stop "$pid"
 	done
 	rm -rf "$tmp"
 	exit "$status"
@@ -37,18 +51,19 @@ expect() {
 	fi
 }
 
-# listening: waits until the server has its socket; fails when it has ended
-listening() {
+# ready PID PATTERN: waits until the process has its socket; false when it has
+# ended instead
+ready() {
 	tries=300
 	while [ "$tries" -gt 0 ]; do
-		for socket in "$tmp"/base/aioc_server_*; do
+		for socket in $2; do
 			[ ! -S "$socket" ] || return 0
 		done
-		kill -0 "$server" 2>/dev/null || return 1
+		kill -0 "$1" 2>/dev/null || return 1
 		sleep 0.1
 		tries=$((tries - 1))
 	done
-	echo "the server does not listen" >&2
+	echo "no socket $2" >&2
 	exit 1
 }
 
@@ -63,7 +78,7 @@ while :; do
 	aioc-server -dir "$tmp/base" -addr "127.0.0.1:$port" -tls anonymous \
 		-set "send_message_types=$types" -set "recv_message_types=$types" 2>"$tmp/server.log" &
 	server=$!
-	listening && break
+	ready "$server" "$tmp/base/aioc_server_*" && break
 	wait "$server" || :
 	grep -q 'in use' "$tmp/server.log" || exit 1
 	port=$((port + 1))
@@ -72,6 +87,7 @@ mkdir -m 700 "$tmp/pump7"
 aioc-client -dir "$tmp/pump7" -addr "127.0.0.1:$port" -name pump7 -tls anonymous \
 	-set "send_message_types=$types" -set "recv_message_types=$types" 2>"$tmp/client.log" &
 client=$!
+ready "$client" "$tmp/pump7/aioc_client_*"
 
 # -wait: until the peer is there, which takes a moment.
 say "pump7 sends three readings to base"

@@ -32,7 +32,7 @@ for name in aioc-server aioc-client; do
 	status "$name -t with what it printed" 0 "$name" -t printed.json
 	check "$name -t leaves nothing behind" '! ls -d aioc_* .aioc_* 2>/dev/null | grep .'
 
-	status "$name with a flag for no key" 78 "$name" -set 'no_such_key=1' -t
+	status "$name with a flag for no key" 2 "$name" -set 'no_such_key=1' -t
 	status "$name with two files" 2 "$name" -config printed.json printed.json
 done
 
