@@ -15,8 +15,9 @@
 //	lib/config     the configuration file, its defaults and checks; names of sockets and files
 //	lib/envelope   a message as one line of JSON, and back
 //	lib/wire       one frame: bytes, limits, header
+//	lib/fold       one log line for many events
 //	lib/durable    write, replace, remove and lock files so that it survives a power cut
-//	lib/cli        for the mains: flags, exit statuses, log, terminal; imports nothing of ours
+//	lib/cli        for the mains: flags, exit statuses, log; imports nothing of ours
 //	lib/regress    tests of the family as a whole: scripts, pages, imports; measurements
 //
 // A message takes this way, and always in this direction:

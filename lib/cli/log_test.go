@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -206,69 +205,5 @@ func TestParseLogFormat(t *testing.T) {
 				t.Errorf("ParseLogFormat(%q) = %v, %v; want %v, ok %v", tt.word, got, err, tt.want, tt.ok)
 			}
 		})
-	}
-}
-
-func TestLimiterFoldsWhatRepeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var l Limiter
-		step := func(name, key string, wantOK bool, wantHeld int) {
-			t.Helper()
-			if ok, held := l.Allow(key); ok != wantOK || held != wantHeld {
-				t.Errorf("%s: Allow(%q) = %v, %d; want %v, %d", name, key, ok, held, wantOK, wantHeld)
-			}
-		}
-		step("the first passes at once", "a", true, 0)
-		step("the second is held back", "a", false, 0)
-		step("another key passes", "b", true, 0)
-		time.Sleep(limitEvery - 1)
-		step("just before the time it is held back", "a", false, 0)
-		time.Sleep(time.Nanosecond)
-		step("then one passes with the count", "a", true, 2)
-		step("and the next is held back again", "a", false, 0)
-		time.Sleep(time.Hour)
-		step("the count starts anew", "a", true, 1)
-		step("nothing was held back of b", "b", true, 0)
-	})
-}
-
-func TestLimiterIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var l Limiter
-		passed := 0
-		for i := range 10 * limitKeys {
-			if ok, _ := l.Allow(fmt.Sprint("key ", i)); ok {
-				passed++
-			}
-		}
-		if len(l.seen) > limitKeys+1 || passed > limitKeys+1 {
-			t.Errorf("%d keys kept, %d events passed; want at most %d", len(l.seen), passed, limitKeys+1)
-		}
-		time.Sleep(limitEvery)
-		if ok, _ := l.Allow("new"); !ok {
-			t.Error("a new key is held back after the old ones are out of date")
-		}
-		if len(l.seen) > 1 {
-			t.Errorf("%d keys kept after they are out of date, want 1", len(l.seen))
-		}
-	})
-}
-
-func TestLimiterInParallel(t *testing.T) {
-	var l Limiter
-	var wg sync.WaitGroup
-	passed := make([]int, 4)
-	for i := range passed {
-		wg.Go(func() {
-			for range 1000 {
-				if ok, _ := l.Allow("same"); ok {
-					passed[i]++
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if got := passed[0] + passed[1] + passed[2] + passed[3]; got < 1 {
-		t.Errorf("%d events passed, want at least the first", got)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"aioc/lib/config"
 	"aioc/lib/control"
 	"aioc/lib/durable"
+	"aioc/lib/fold"
 	"aioc/lib/identity"
 	"aioc/lib/local"
 	"aioc/lib/peer"
@@ -50,7 +51,7 @@ type Connector struct {
 	server   bool
 	level    *slog.LevelVar
 	log      *slog.Logger
-	fold     cli.Limiter
+	fold     *fold.Log
 	budget   *queue.Budget
 	commands control.Registry
 	listener net.Listener
@@ -89,6 +90,7 @@ func New(o Options) *Connector {
 		server:   cfg.IsServer,
 		level:    o.Level,
 		log:      o.Log,
+		fold:     fold.New(o.Log),
 		budget:   queue.NewBudget(int(cfg.MaxMemoryTotal)),
 		listener: o.Listener,
 		ready:    sync.OnceFunc(func() {}),
@@ -160,6 +162,7 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	<-ctx.Done()
 	c.stop(grace)
 	c.close()
+	c.fold.Close()
 	return nil
 }
 

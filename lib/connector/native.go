@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 
 	"aioc/lib/link"
@@ -87,9 +88,7 @@ func (c *Connector) localEnded(who string, err error) {
 	switch {
 	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, link.ErrProtocol):
 		c.counts.add("local protocol violation", 1)
-		if ok, held := c.fold.Allow("local violation\x00" + who); ok {
-			c.log.Warn("local connection closed", "who", who, "err", err, "n", held+1)
-		}
+		c.fold.Warn("local violation\x00"+who, 1, "local connection closed", slog.String("who", who), slog.String("err", err.Error()))
 	case err != nil && !errors.Is(err, io.EOF):
 		c.log.Debug("local connection closed", "who", who, "err", err)
 	}
@@ -214,8 +213,6 @@ func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {
 		err = c.commands.Serve(ctx, conn)
 	}
 	if err != nil {
-		if ok, held := c.fold.Allow("command"); ok {
-			c.log.Warn("command failed", "err", err, "n", held+1)
-		}
+		c.fold.Warn("command", 1, "command failed", slog.String("err", err.Error()))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -91,9 +92,8 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	switch {
 	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig):
 		c.counts.add("protocol violation", 1)
-		if ok, held := c.fold.Allow("violation\x00" + box.name); ok {
-			c.log.Warn("link closed: the peer broke the protocol", "peer", box.name, "addr", p.addr, "err", err, "n", held+1)
-		}
+		c.fold.Warn("violation\x00"+box.name, 1, "link closed: the peer broke the protocol",
+			slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))
 	default:
 		if err == io.EOF {
 			err = errors.New("closed by the peer")

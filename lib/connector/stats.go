@@ -1,7 +1,7 @@
 package connector
 
 import (
-	"maps"
+	"log/slog"
 	"sync"
 )
 
@@ -20,17 +20,10 @@ func (c *counters) add(reason string, n int) {
 	c.n[reason] += uint64(n)
 }
 
-func (c *counters) snapshot() map[string]uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return maps.Clone(c.n)
-}
-
 // drop counts n messages that are lost for a reason and logs it: the first at
 // once, then at most one line in ten seconds for each reason and peer.
 func (c *Connector) drop(reason, peer, messageType string, n int) {
 	c.counts.add(reason, n)
-	if ok, held := c.fold.Allow(reason + "\x00" + peer); ok {
-		c.log.Warn("message dropped", "reason", reason, "peer", peer, "type", messageType, "n", n+held)
-	}
+	c.fold.Warn(reason+"\x00"+peer, n, "message dropped",
+		slog.String("reason", reason), slog.String("peer", peer), slog.String("type", messageType))
 }

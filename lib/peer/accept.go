@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"aioc/lib/fold"
 	"aioc/lib/wire"
 )
 
@@ -38,7 +39,7 @@ type Listener struct {
 	mode     mode
 	ln       net.Listener
 	gate     *gate
-	fold     fold
+	fold     *fold.Log
 	greeting time.Duration
 }
 
@@ -56,7 +57,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		mode:     m,
 		ln:       o.Listener,
 		gate:     newGate(max(o.Config.MaxUnidentified, 1)),
-		fold:     fold{log: o.Log},
+		fold:     fold.New(o.Log),
 		greeting: maxGreeting,
 	}
 	if l.ln == nil {
@@ -118,7 +119,7 @@ func (l *Listener) Close() error {
 // error of ctx, or net.ErrClosed after Close. A failure to accept, such as
 // too many open files, does not end it. It is called once.
 func (l *Listener) Serve(ctx context.Context, up func(ctx context.Context, c *Conn)) error {
-	defer l.fold.close()
+	defer l.fold.Close()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	closed := make(chan struct{})
@@ -165,7 +166,7 @@ func (l *Listener) Serve(ctx context.Context, up func(ctx context.Context, c *Co
 			wg.Wait() // before stop: ctx closes the gate
 			return net.ErrClosed
 		}
-		l.fold.warn("accept", "accept failed", netip.AddrPort{}, bare(err))
+		l.fold.Warn("accept", 1, "accept failed", slog.String("err", bare(err).Error()))
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 			l.gate.pushOldest()
 		}
@@ -201,7 +202,7 @@ func (l *Listener) meet(ctx context.Context, s *stranger) *Conn {
 	default:
 		r := l.classify(err)
 		l.o.Refused(r.reason)
-		l.fold.warn(r.reason, "client refused", addr, r.err)
+		l.fold.Warn(r.reason, 1, "client refused", slog.String("err", r.err.Error()), slog.String("addr", addr.String()))
 	}
 	return nil
 }

@@ -8,7 +8,6 @@
 //	gate.go          connections that are not identified yet, and what they may cost
 //	greet_client.go  what a client says first, by mode
 //	greet_server.go  what a server makes of it, by mode
-//	fold.go          one log line for many refusals
 //
 // A client says who it is in its first frame, a server answers nothing:
 //

@@ -11,7 +11,7 @@ import (
 )
 
 // runTime bounds one run of a line, starting and ending its processes included.
-const runTime = 3 * time.Minute
+const runTime = 90 * time.Second
 
 // outcome is what one run of messages through a line gave.
 type outcome struct {

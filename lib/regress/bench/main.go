@@ -125,8 +125,8 @@ func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	if o.runs < 1 || !(o.seconds > 0 && o.seconds <= 60) {
-		return o, errors.New("-n must be 1 or more, -seconds between 0 and 60")
+	if o.runs < 1 || !(o.seconds > 0 && o.seconds <= 20) {
+		return o, errors.New("-n must be 1 or more, -seconds between 0 and 20")
 	}
 	for word := range strings.SplitSeq(*sizes, ",") {
 		size, err := strconv.Atoi(word)
@@ -173,13 +173,16 @@ func measure(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	}
 	if b.python = o.python; b.python == "" {
 		b.python = findPython()
-	} else if _, err := pythonMinor(b.python); err != nil {
-		return nil, err
 	}
 	if b.python != "" {
 		if b.python, err = filepath.Abs(b.python); err != nil {
 			return nil, err
 		}
+		minor, err := pythonMinor(b.python)
+		if err != nil {
+			return nil, err
+		}
+		b.stalls = minor >= stallsFrom
 	}
 	if b.dir, err = os.MkdirTemp(inputDir(), "aioc-bench"); err != nil {
 		return nil, err
@@ -219,10 +222,15 @@ func (b *bench) print(stdout io.Writer, o options) error {
 	if err := b.tables(stdout); err != nil {
 		return err
 	}
-	if b.python == "" {
-		if _, err := fmt.Fprintln(stdout, "original: not measured: install it with make interop"); err != nil {
-			return err
-		}
+	missing := ""
+	switch {
+	case b.python == "":
+		missing = "original: not measured: install it with make interop\n"
+	case b.stalls && slices.Contains(o.modes, true):
+		missing = fmt.Sprintf("original, TLS: not measured: its client stalls over TLS on Python 3.%d and later: name an older one with -python\n", stallsFrom)
+	}
+	if _, err := io.WriteString(stdout, missing); err != nil {
+		return err
 	}
 	if o.json == "" {
 		return b.lines(stdout)

@@ -32,6 +32,7 @@ type bench struct {
 	report
 	bin    string        // directory of the programs, "" when they are not there
 	python string        // interpreter with the original, "" when there is none
+	stalls bool          // the original over TLS with that interpreter
 	dir    string        // where inputs are written
 	runs   int           // of each subject, interleaved
 	target time.Duration // of one run
@@ -48,7 +49,7 @@ func (b *bench) failed(what string, err error) {
 
 // subjects are the lines whose throughput of messages of a size is compared. Only the smallest
 // are sent as JSON and through the original.
-func (b *bench) subjects(size int) []subject {
+func (b *bench) subjects(size int, tls bool) []subject {
 	list := []subject{relay{}, relay{lookup: true}}
 	if b.bin != "" {
 		list = append(list, aioc{bin: b.bin})
@@ -56,7 +57,7 @@ func (b *bench) subjects(size int) []subject {
 			list = append(list, aioc{bin: b.bin, json: true})
 		}
 	}
-	if b.python != "" && size <= 100 {
+	if b.python != "" && size <= 100 && !(tls && b.stalls) {
 		list = append(list, original{python: b.python})
 	}
 	return list
@@ -77,7 +78,7 @@ func (b *bench) throughput(ctx context.Context, size int, tls bool) {
 	what := "throughput, " + like.row()
 	fmt.Fprintln(b.log, "bench:", what)
 	var list []*contest
-	for i, s := range b.subjects(size) {
+	for i, s := range b.subjects(size, tls) {
 		c := &contest{subject: s}
 		path := filepath.Join(b.dir, fmt.Sprintf("input%d", i))
 		if err := b.prepare(ctx, c, path, size, tls); err != nil {

@@ -30,6 +30,9 @@ func (original) input() (json, again bool) { return false, false }
 // originalMost bounds the messages of one run: the original drops what does not fit in its queue.
 const originalMost = 50_000
 
+// stallsFrom is the minor version of Python 3 from which the original's client falls silent over TLS.
+const stallsFrom = 11
+
 // findPython finds an interpreter that has aioconnectors among those that the interoperability tests
 // leave in the user's cache, "" if there is none. The oldest Python is taken: the original's client
 // stalls over TLS on 3.11 and later.

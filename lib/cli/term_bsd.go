@@ -1,8 +1,0 @@
-//go:build darwin || dragonfly || freebsd || netbsd || openbsd
-
-package cli
-
-import "golang.org/x/sys/unix"
-
-// termiosRequest is the ioctl that only a terminal answers.
-const termiosRequest = unix.TIOCGETA
