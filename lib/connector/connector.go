@@ -76,9 +76,11 @@ type Connector struct {
 // session is what runs between start and stop.
 type session struct {
 	cancel  context.CancelFunc
-	all     sync.WaitGroup
-	pumps   context.CancelFunc // ends the links, and with them the rest
+	all     sync.WaitGroup     // intakes and pumps
+	outs    sync.WaitGroup     // outlets
 	intakes context.CancelFunc // ends what takes messages from local programs
+	pumps   context.CancelFunc // ends the links, and what intakes ends
+	outlets context.CancelFunc // ends what gives messages to local programs
 }
 
 // New returns a connector. It opens nothing.
@@ -203,9 +205,10 @@ func (c *Connector) start(ctx context.Context) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancel(ctx)
+	outletCtx, outlets := context.WithCancel(ctx)
 	pumpCtx, pumps := context.WithCancel(ctx)
 	intakeCtx, intakes := context.WithCancel(pumpCtx)
-	s := &session{cancel: cancel, pumps: pumps, intakes: intakes}
+	s := &session{cancel: cancel, intakes: intakes, pumps: pumps, outlets: outlets}
 
 	send, err := local.Listen(c.paths.SendSocket, local.Options{Mode: c.sendMode(), Shared: cfg.EverybodyCanSend})
 	if err != nil {
@@ -231,7 +234,7 @@ func (c *Connector) start(ctx context.Context) error {
 	}
 	s.all.Go(func() { send.Serve(intakeCtx, c.serveSender) })
 	for typ, q := range c.inbox {
-		s.all.Go(func() { c.serveReceivers(pumpCtx, typ, q) })
+		s.outs.Go(func() { c.serveReceivers(outletCtx, typ, q) })
 	}
 	c.session = s
 	c.running.Store(true)
@@ -277,33 +280,47 @@ func (c *Connector) stop(grace time.Duration) {
 	}
 	c.log.Info("stopping")
 	s.intakes()
-	if grace > 0 {
-		timeout := time.NewTimer(grace)
-		c.drain(boxes, timeout.C)
-		timeout.Stop()
-	}
+	timeout, done := context.WithTimeout(context.Background(), grace)
+	c.drainPeers(timeout, boxes)
 	s.pumps()
 	s.all.Wait()
+	c.drainPrograms(timeout)
+	done()
+	s.outlets()
+	s.outs.Wait()
 	s.cancel()
 	c.setActive(false)
 	c.log.Info("stopped")
 }
 
-// drain waits until nothing waits for a peer that is connected, or time is up.
-func (c *Connector) drain(boxes []*outbox, timeout <-chan time.Time) {
+// drainPeers waits until nothing waits for a peer that is connected, or time is
+// up.
+func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 	for _, b := range boxes {
-		l := b.current()
-		if l == nil {
-			continue
+		if l := b.current(); l != nil {
+			drain(ctx, b.q, l.l.Done())
 		}
-		empty := make(chan struct{})
-		b.q.OnEmpty(sync.OnceFunc(func() { close(empty) }))
-		select {
-		case <-empty:
-		case <-l.l.Done():
-		case <-timeout:
-			return
+	}
+}
+
+// drainPrograms waits until nothing waits for programs that receive, or time
+// is up. The pumps that look for receivers do not count: see serveReceivers.
+func (c *Connector) drainPrograms(ctx context.Context) {
+	for _, q := range c.inbox {
+		if q.Takers() > 1 {
+			drain(ctx, q, nil)
 		}
+	}
+}
+
+// drain waits until the queue is empty, ctx ends or gone is closed.
+func drain(ctx context.Context, q *queue.Queue, gone <-chan struct{}) {
+	empty := make(chan struct{})
+	q.OnEmpty(func() { close(empty) })
+	select {
+	case <-empty:
+	case <-gone:
+	case <-ctx.Done():
 	}
 }
 
@@ -418,6 +435,15 @@ func (c *Connector) ignored(peer string) bool {
 // maySend reports whether local programs may send the type.
 func (c *Connector) maySend(messageType []byte) bool {
 	return string(messageType) == wire.TypePing || slices.Contains(c.cfg.Load().SendTypes, string(messageType))
+}
+
+// memory accounts for big messages on their way in: see wire.Reader.Account.
+func (c *Connector) memory(delta int) bool {
+	if delta < 0 {
+		c.budget.Give(-delta)
+		return true
+	}
+	return c.budget.Take(delta)
 }
 
 // await counts the programs that wait for the peer.

@@ -67,7 +67,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	}
 	p := &program{caller: caller}
 	p.intake = intake{c: c, ctx: ctx, native: true}
-	p.l = link.New(conn, wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize)), link.Options{
+	p.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: p, Log: c.log, PassPings: true,
 		Extensions: extensions, Info: c.info,
 		Greeted: func(f *wire.Frame) {
@@ -78,7 +78,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 		WindowBytes: 1 << 20,
 	})
 	p.late.set(p.l)
-	defer c.waiters.gone(p.l)
+	defer p.gone()
 	err = p.l.Run(ctx)
 	c.localEnded("program", err)
 }
@@ -86,7 +86,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 // localEnded logs why a local connection ended, if it is worth it.
 func (c *Connector) localEnded(who string, err error) {
 	switch {
-	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, link.ErrProtocol):
+	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory), errors.Is(err, link.ErrProtocol):
 		c.counts.add("local protocol violation", 1)
 		c.fold.Warn("local violation\x00"+who, 1, "local connection closed", slog.String("who", who), slog.String("err", err.Error()))
 	case err != nil && !errors.Is(err, io.EOF):

@@ -25,6 +25,8 @@ type intake struct {
 	native bool            // our own socket: everything is answered
 	wait   bool            // the program waits for a peer that is away
 
+	asked bool // has sent a request
+
 	// Of the current header.
 	how decision
 
@@ -224,6 +226,7 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		raw = out
 	}
 	key := requestKey(h.box.name, h.typ, id)
+	in.asked = in.asked || h.await
 	if h.await && !in.c.waiters.add(key, in.l) {
 		in.notNow(n, h, &link.Refusal{Reason: "full", Text: "too many requests wait for a response"})
 		return nil
@@ -399,13 +402,27 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 	return d
 }
 
+// gone forgets the requests of a program that has ended.
+func (in *intake) gone() {
+	if in.asked {
+		in.c.waiters.gone(in.l)
+	}
+}
+
+// reader reads what a local program sends.
+func (c *Connector) reader(conn net.Conn) *wire.Reader {
+	r := wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize))
+	r.Account(c.memory)
+	return r
+}
+
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 	in := &intake{c: c, ctx: ctx}
-	in.l = link.New(conn, wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize)), link.Options{
+	in.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
 	})
-	defer c.waiters.gone(in.l)
+	defer in.gone()
 	err := in.l.Run(ctx)
 	c.localEnded("sender", err)
 }

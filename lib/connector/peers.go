@@ -78,6 +78,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		o.KeepAliveTimeout = cfg.KeepAliveTimeout
 		o.KeepAliveMisses = cfg.MaxUnansweredKeepAlive
 	}
+	conn.Reader.Account(c.memory)
 	p.l = link.New(conn, conn.Reader, o)
 	late.set(p.l)
 	if !p.attach() {
@@ -90,7 +91,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	p.detach()
 	c.waiters.fail(box.name)
 	switch {
-	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig):
+	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory):
 		c.counts.add("protocol violation", 1)
 		c.fold.Warn("violation\x00"+box.name, 1, "link closed: the peer broke the protocol",
 			slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))

@@ -241,6 +241,7 @@ func (l *Link) Run(ctx context.Context) error {
 	if s := l.source.Load(); s != nil {
 		(*s).Close()
 	}
+	l.r.Release()
 	return err
 }
 

@@ -57,26 +57,31 @@ func (l *Link) refused(f *wire.Frame) error {
 	if err != nil {
 		return fmt.Errorf("%w: _nack without transport_id", ErrProtocol)
 	}
-	reason, _ := wire.Text(h.Field("reason"))
-	if string(h.Field("park")) != "true" {
-		return l.acknowledgedOne(n, &Refusal{Reason: reason, Text: string(h.Error)})
+	count, err := strconv.ParseUint(string(h.Field("count")), 10, 64)
+	if err != nil {
+		count = 1
 	}
+	reason, _ := wire.Text(h.Field("reason"))
+	why := &Refusal{Reason: reason, Text: string(h.Error)}
 	l.mu.Lock()
 	sent := l.taken
 	l.mu.Unlock()
 	if n > sent {
 		return fmt.Errorf("%w: frame %d refused, %d sent", ErrProtocol, n, sent)
 	}
-	count, err := strconv.ParseUint(string(h.Field("count")), 10, 64)
-	if err != nil {
-		count = 1
+	if string(h.Field("park")) != "true" {
+		for end := n + count; n < end && n <= sent; n++ {
+			if err := l.acknowledgedOne(n, why); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	s := l.source.Load()
 	if s == nil {
 		return nil
 	}
 	typ, returned := "", 0
-	why := &Refusal{Reason: reason, Text: string(h.Error)}
 	for end := n + count; n < end && n <= sent; n++ {
 		if t := (*s).Return(n, true, why); t != "" {
 			typ = t
@@ -235,7 +240,7 @@ func (l *Link) nack(n uint64, why *Refusal, park bool) {
 		return
 	}
 	r := &l.nacks
-	if park && r.park && r.count > 0 && r.why == why && r.first+r.count == n {
+	if r.count > 0 && r.park == park && r.why == why && r.first+r.count == n {
 		r.count++
 		return
 	}

@@ -81,11 +81,12 @@ func (l *Link) gather(b *wire.Batch, spare []byte) (own []byte, more bool) {
 	room := 0
 	switch {
 	case !more:
+	case l.acks.Load() && l.bytes >= l.opt.WindowBytes:
 	case l.windowed:
 		room = l.opt.Window - l.inFlight
 	case !l.acks.Load():
 		room = l.opt.Window // an end that does not acknowledge has no window
-	case l.bytes < l.opt.WindowBytes:
+	default:
 		room = l.opt.Window - l.inFlight
 	}
 	l.mu.Unlock()

@@ -24,6 +24,17 @@ func (b *Budget) Used() int {
 	return b.used
 }
 
+// Take reserves n bytes for something else than a queue, such as a big message
+// on its way in, and reports whether there was room. Give returns them.
+func (b *Budget) Take(n int) bool { return b.take(n) }
+
+// Give returns n bytes that Take reserved. No lock of a queue may be held.
+func (b *Budget) Give(n int) {
+	for _, f := range b.give(n) {
+		f()
+	}
+}
+
 // take reserves n bytes. A reservation above max succeeds when nothing else is
 // in use, so that one big message can pass.
 func (b *Budget) take(n int) bool {

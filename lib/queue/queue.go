@@ -56,6 +56,7 @@ type Queue struct {
 	vacant  []uint32         // places in blocks that are free
 	notes   map[uint64]*Note // by sequence number
 	idle    []*Taker         // waiting for messages
+	takers  int              // not closed
 	drained []func()         // to call when nothing is left
 	closed  bool
 	stats   Stats
@@ -267,7 +268,17 @@ type Taker struct {
 // each frame that has a note, with a lock held, and returns what to pass on
 // instead: its bytes must not change later.
 func (q *Queue) Taker(ready func(), edit func(n uint64, note *Note, frame []byte) []byte) *Taker {
+	q.mu.Lock()
+	q.takers++
+	q.mu.Unlock()
 	return &Taker{q: q, ready: ready, edit: edit, base: 1}
+}
+
+// Takers returns how many takers are not closed.
+func (q *Queue) Takers() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.takers
 }
 
 // Take adds up to count frames to b, until b holds max bytes (one frame may go
@@ -422,6 +433,7 @@ func (t *Taker) Close() {
 		return
 	}
 	t.closed = true
+	q.takers--
 	for i, w := range q.idle {
 		if w == t {
 			q.idle = append(q.idle[:i], q.idle[i+1:]...)

@@ -27,6 +27,8 @@ var (
 	ErrTooBig = errors.New("frame too big")
 	// ErrFrame is wrapped when the lengths in a frame contradict each other.
 	ErrFrame = errors.New("bad frame")
+	// ErrMemory is returned when the memory for a big frame was refused.
+	ErrMemory = errors.New("no memory for a frame of this size now")
 )
 
 // Frame is a view of one frame. All its slices belong to the Reader it came
@@ -47,6 +49,7 @@ type Reader struct {
 	buf        []byte
 	start, end int
 	max        int
+	account    func(delta int) bool // asked for memory beyond maxBuffer
 
 	header Header
 	last   []byte // the header's bytes, kept outside buf
@@ -60,6 +63,28 @@ func NewReader(r io.Reader, max int) *Reader {
 
 // SetMax changes the limit, for what is not read yet.
 func (r *Reader) SetMax(max int) { r.max = max }
+
+// Account makes the reader ask for memory beyond its usual buffer, before big
+// frames use it: account is called with the number of bytes, and refuses by
+// returning false; with a negative number when they are given back.
+func (r *Reader) Account(account func(delta int) bool) { r.account = account }
+
+// Release gives back what was asked for, at the end. The reader must not be
+// used any more.
+func (r *Reader) Release() { _ = r.resize(0) }
+
+// resize makes a buffer of size bytes the reader's, and accounts for it.
+func (r *Reader) resize(size int) error {
+	if r.account != nil {
+		if delta := max(size, maxBuffer) - max(len(r.buf), maxBuffer); delta != 0 && !r.account(delta) {
+			return ErrMemory
+		}
+	}
+	old := r.buf[r.start:r.end]
+	r.buf = make([]byte, size)
+	r.start, r.end = 0, copy(r.buf, old)
+	return nil
+}
 
 // whole returns the length of the frame at start, or 0 when it is not all
 // there yet.
@@ -140,28 +165,31 @@ func (f *Frame) sections(rest []byte) error {
 
 // fill reads once, making room first.
 func (r *Reader) fill() error {
+	size := len(r.buf)
 	switch have := r.end - r.start; {
-	case r.buf == nil:
-		r.buf = make([]byte, minBuffer)
+	case size == 0:
+		size = minBuffer
 	case have == 0:
 		// A buffer that was mostly unused, or that one big frame made,
 		// is given back in steps.
-		if len(r.buf) > maxBuffer {
-			r.buf = make([]byte, maxBuffer)
-		} else if r.end < len(r.buf)/8 && len(r.buf) > minBuffer {
-			r.buf = make([]byte, max(len(r.buf)/2, minBuffer))
-		} else if r.end == len(r.buf) && len(r.buf) < maxBuffer {
-			r.buf = make([]byte, 2*len(r.buf))
+		switch {
+		case size > maxBuffer:
+			size = maxBuffer
+		case r.end < size/8 && size > minBuffer:
+			size = max(size/2, minBuffer)
+		case r.end == size && size < maxBuffer:
+			size *= 2
 		}
 		r.start, r.end = 0, 0
-	case r.end == len(r.buf):
-		// Full: grow while the buffer is small or one frame fills it.
-		to := r.buf
-		if len(r.buf) < maxBuffer || have > len(r.buf)/2 {
-			to = make([]byte, 2*len(r.buf))
+	case r.end == size && (size < maxBuffer || have > size/2):
+		size *= 2 // full, and still small or filled by one frame
+	case r.end == size || r.start > size/2:
+		r.start, r.end = 0, copy(r.buf, r.buf[r.start:r.end])
+	}
+	if size != len(r.buf) {
+		if err := r.resize(size); err != nil {
+			return err
 		}
-		copy(to, r.buf[r.start:r.end])
-		r.buf, r.start, r.end = to, 0, have
 	}
 	n, err := r.r.Read(r.buf[r.end:])
 	r.end += n
