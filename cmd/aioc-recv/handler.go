@@ -23,10 +23,6 @@ const (
 	lastPause  = time.Minute
 )
 
-// waitingRoom is how many failed messages can wait beside the ones that are
-// being handled, so that they do not stop the others.
-const waitingRoom = 64
-
 // job is a message in hand.
 type job struct {
 	n       uint64
@@ -106,8 +102,12 @@ func (h *handlers) take(n uint64, f *wire.Frame) error {
 	return nil
 }
 
-// window is how many messages can be in hand.
-func (h *handlers) window() int { return h.atOnce + waitingRoom }
+// window is how many messages can be in hand. Beside those that are handled
+// there is room for as many that have failed and wait, so that one of them does
+// not stop the others. It is no more than that because what is in hand here
+// cannot be done by another receiver, and while all of it waits nothing else is
+// begun.
+func (h *handlers) window() int { return 2 * h.atOnce }
 
 // inHand is how many are. h.mu is held.
 func (h *handlers) inHand() int { return h.running + h.waiting + len(h.ready) }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -23,30 +24,28 @@ import (
 
 const name = "aioc-recv"
 
-func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
+// patience is how long a run is taken to be a short one, as many are in a shell
+// loop. A short one uses one processor and leaves signals to the system: to
+// start other threads would take longer than its work.
+const patience = 50 * time.Millisecond
 
-// run is the program: its arguments and streams in, its exit status out.
-func run(args []string, stdout, stderr io.Writer) int {
+func main() {
+	processors := runtime.GOMAXPROCS(1)
 	ctx, end := context.WithCancelCause(context.Background())
-	defer end(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	pipe := make(chan os.Signal, 1) // a write that fails says it, and is told
-	signal.Notify(pipe, syscall.SIGPIPE)
-	defer signal.Stop(pipe)
-	go func() {
-		select {
-		case s := <-signals:
-			end(signalError{s.(syscall.Signal)})
+	settle := sync.OnceFunc(func() {
+		runtime.GOMAXPROCS(processors)
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a write that fails says it, and is told
+		go func() {
+			s := <-signals
 			signal.Stop(signals) // the second one ends the program at once
-		case <-ctx.Done():
-		}
-	}()
-	p := program{stdout: stdout, stderr: stderr, connect: connect}
-	return p.run(ctx, args)
+			end(signalError{s.(syscall.Signal)})
+		}()
+	})
+	time.AfterFunc(patience, settle)
+	p := program{stdout: os.Stdout, stderr: os.Stderr, connect: connect, settle: settle}
+	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // signalError ends the work because of a signal.
@@ -174,9 +173,11 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 type program struct {
 	stdout, stderr io.Writer
 	connect        func(context.Context, api.Target) (client, error)
+	settle         func() // the run is not a short one
 }
 
-// run does all but to listen for signals: a signal ends ctx with a signalError.
+// run is the program: its arguments in, its exit status out. A signal ends ctx
+// with a signalError.
 func (p *program) run(ctx context.Context, args []string) int {
 	o, status, done := parse(args, p.stdout, p.stderr)
 	if done {
@@ -261,6 +262,7 @@ func typesOf(o *options, info api.Info) ([]string, error) {
 
 // handle runs the command for each message.
 func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl client, o *options, types []string) error {
+	p.settle() // a handler must not outlive this program
 	// Handlers write to a file by themselves, else several would at once.
 	stderr := p.stderr
 	if _, ok := stderr.(*os.File); !ok {

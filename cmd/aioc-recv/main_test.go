@@ -169,7 +169,7 @@ func (f *fake) run(ctx context.Context, args ...string) outcome {
 }
 
 func (f *fake) runTo(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
-	p := program{stdout: stdout, stderr: stderr,
+	p := program{stdout: stdout, stderr: stderr, settle: func() {},
 		connect: func(_ context.Context, t api.Target) (client, error) {
 			f.target = t
 			return f, nil
@@ -337,7 +337,7 @@ func TestFailures(t *testing.T) {
 			f := newFake(t)
 			f.failure = tt.err
 			var stderr bytes.Buffer
-			p := program{stdout: io.Discard, stderr: &stderr,
+			p := program{stdout: io.Discard, stderr: &stderr, settle: func() {},
 				connect: func(context.Context, api.Target) (client, error) {
 					if connected {
 						return f, nil

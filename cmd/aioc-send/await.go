@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"aioc/lib/api"
 	"aioc/lib/envelope"
 	"aioc/lib/wire"
 )
@@ -27,12 +28,8 @@ type outputError struct{ err error }
 func (e *outputError) Error() string { return "standard output: " + e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
 
-// lookEvery is how often it is looked whether the connection on which responses
-// are awaited is still there.
-const lookEvery = 100 * time.Millisecond
-
-// goneError is the loss of that connection. A Python connector closes it when
-// the peer is not connected.
+// goneError is the loss of the connection on which responses are awaited. A
+// Python connector closes it when the peer is not connected.
 type goneError struct{ err error }
 
 func (e *goneError) Error() string { return e.err.Error() }
@@ -44,7 +41,8 @@ type awaiter struct {
 	whole   bool                    // print envelopes
 	timeout time.Duration           // for each response
 	end     context.CancelCauseFunc // ends the program's work
-	alive   func() error            // writes what is buffered; fails when the connection is gone
+	flush   func() error            // writes the requests that are buffered
+	ended   <-chan struct{}         // closed with the connection: nothing more comes
 
 	mu       sync.Mutex
 	pending  []*request          // oldest first; those before a missing one stay
@@ -81,8 +79,14 @@ func (a *awaiter) stop() { a.late.Stop() }
 // too many requests are in flight, or one with the same id.
 func (a *awaiter) add(ctx context.Context, n int, id []byte) error {
 	key := idKey(id)
-	if err := a.until(ctx, func() bool { return len(a.pending) < inFlight && a.waiting[key] == nil }); err != nil {
-		return err
+	room := func() bool { return len(a.pending) < inFlight && a.waiting[key] == nil }
+	if !a.is(room) {
+		if err := a.flush(); err != nil {
+			return err
+		}
+		if err := a.until(ctx, room); err != nil {
+			return err
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -95,36 +99,47 @@ func (a *awaiter) add(ctx context.Context, n int, id []byte) error {
 	return nil
 }
 
+// forget drops the requests after the first taken ones: they are not, or it is
+// not known whether they are.
+func (a *awaiter) forget(taken int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, r := range a.waiting {
+		if r.n > taken {
+			delete(a.waiting, key)
+			r.done = true
+		}
+	}
+}
+
 // wait waits until every request has its response. Its error is a goneError or
 // the cause of ctx.
 func (a *awaiter) wait(ctx context.Context) error {
 	return a.until(ctx, func() bool { return a.oldest() == nil })
 }
 
+// is calls ok with mu held.
+func (a *awaiter) is(ok func() bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return ok()
+}
+
 // until waits until ok, which is called with mu held, says true.
 func (a *awaiter) until(ctx context.Context, ok func() bool) error {
-	var look *time.Ticker
-	for {
-		a.mu.Lock()
-		done := ok()
-		a.mu.Unlock()
-		if done {
-			return nil
-		}
-		if err := a.alive(); err != nil {
-			return &goneError{err}
-		}
-		if look == nil {
-			look = time.NewTicker(lookEvery)
-			defer look.Stop()
+	for over := false; !a.is(ok); {
+		if over {
+			return &goneError{api.ErrLost}
 		}
 		select {
 		case <-a.changed:
-		case <-look.C:
+		case <-a.ended:
+			over = true // what came before it counts
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	return nil
 }
 
 // expire ends the program when a response is late indeed.

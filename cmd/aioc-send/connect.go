@@ -18,6 +18,7 @@ type sender interface {
 	Put(header, data, binary []byte) error
 	Flush() error
 	Finish(ctx context.Context) (taken int, err error)
+	Ended() <-chan struct{}
 	Close()
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,30 +25,24 @@ const name = "aioc-send"
 // the program is told to end.
 const grace = 500 * time.Millisecond
 
-func main() {
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-}
+// patience is how long a run is taken to be a short one, as most are in a shell
+// loop. A short one uses one processor and leaves signals to the system: to
+// start other threads would take longer than its work.
+const patience = 50 * time.Millisecond
 
-// run is the program: its arguments and streams in, its exit status out.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func main() {
+	processors := runtime.GOMAXPROCS(1)
 	ctx, end := context.WithCancelCause(context.Background())
-	defer end(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	pipe := make(chan os.Signal, 1) // a write that fails says it, and is told
-	signal.Notify(pipe, syscall.SIGPIPE)
-	defer signal.Stop(pipe)
-	go func() {
-		select {
-		case s := <-signals:
-			end(signalError{s.(syscall.Signal)})
-			signal.Stop(signals) // the second one ends the program at once
-		case <-ctx.Done():
-		}
-	}()
-	p := program{stdin: stdin, stdout: stdout, stderr: stderr, connect: connect}
-	return p.run(ctx, args)
+	time.AfterFunc(patience, func() {
+		runtime.GOMAXPROCS(processors)
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+		s := <-signals
+		signal.Stop(signals) // the second one ends the program at once
+		end(signalError{s.(syscall.Signal)})
+	})
+	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, connect: connect}
+	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // The statuses that a composer can ask for.
@@ -183,7 +178,8 @@ type program struct {
 	connect        func(context.Context, api.Target) (client, error)
 }
 
-// run does all but to listen for signals: a signal ends ctx with a signalError.
+// run is the program: its arguments in, its exit status out. A signal ends ctx
+// with a signalError.
 func (p *program) run(ctx context.Context, args []string) int {
 	o, status, done := parse(args, p.stdout, p.stderr)
 	if done {
@@ -249,7 +245,7 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	// A Put that waits is interrupted by closing, but not at once: what is on
 	// its way may yet be answered.
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, s.Close) })()
-	a.alive = s.Flush
+	a.flush, a.ended = s.Flush, s.Ended()
 	in := newInput(ctx, p.stdin, s.Flush)
 	defer in.close()
 	switch {
@@ -298,12 +294,15 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if missed != nil {
 		err = missed // it came before what the loop met
 	}
-	if missed == nil && ctx.Err() == nil {
-		if gone := a.wait(ctx); err == nil {
-			err = gone
-		}
+	var refusal *api.NotTaken
+	if errors.As(missed, &refusal) {
+		a.forget(refusal.Index) // those before it were taken and will be answered
 	}
-	return p.report(ctx, a, put, taken, err)
+	var unanswered error
+	if (missed == nil || refusal != nil) && ctx.Err() == nil {
+		unanswered = a.wait(ctx)
+	}
+	return p.report(ctx, a, put, taken, err, unanswered)
 }
 
 // responseTimeout is how long to wait for a response.
@@ -314,37 +313,51 @@ func (o *options) responseTimeout() time.Duration {
 	return time.Minute
 }
 
-// report says on stderr what did not go as asked, and returns the status.
-func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err error) int {
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
+// report says on stderr what did not go as asked, and returns the status. What
+// ended ctx comes before err, which it may have caused, unless that is a refusal.
+func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err, unanswered error) int {
+	var notTaken *api.NotTaken
+	refused := errors.As(err, &notTaken)
 	status := statusOf(err)
+	if cause := context.Cause(ctx); cause != nil {
+		unanswered = cause
+		if !refused || cause != errNoResponse {
+			status = statusOf(cause)
+		}
+		if !refused {
+			err = nil
+		}
+	} else if err == nil {
+		status = statusOf(unanswered)
+	}
 	for _, line := range a.failed() {
 		cli.Errorf(p.stderr, name, "%s", line)
-		if err == nil {
+		if status == cli.OK {
 			status = cli.Temporary
 		}
 	}
-	var notTaken *api.NotTaken
+	if refused {
+		p.tell(taken, notTaken.Index, reasonOf(notTaken))
+	} else if err != nil {
+		p.tell(taken, taken, err.Error())
+	}
 	var output *outputError
 	var gone *goneError
 	switch {
-	case err == nil:
-	case errors.As(err, &output):
+	case unanswered == nil:
+	case errors.As(unanswered, &output):
 		if status == cli.Failed {
-			cli.Errorf(p.stderr, name, "%w", err)
+			cli.Errorf(p.stderr, name, "%w", unanswered)
 		}
-	case err == errNoResponse:
+	case unanswered == errNoResponse:
 		cli.Errorf(p.stderr, name, "%s got no response in time", a.missing(taken))
-	case errors.As(err, &gone):
-		cli.Errorf(p.stderr, name, "%s got no response: %w", a.missing(taken), err)
-	case errors.As(err, &notTaken):
-		p.tell(taken, notTaken.Index, reasonOf(notTaken))
-	case ctx.Err() != nil && taken == put:
-		cli.Errorf(p.stderr, name, "%s taken: %w", messages(taken), err)
+	case errors.As(unanswered, &gone):
+		cli.Errorf(p.stderr, name, "%s got no response: %w", a.missing(taken), unanswered)
+	case refused: // that was told
+	case taken == put:
+		cli.Errorf(p.stderr, name, "%s taken: %w", messages(taken), unanswered)
 	default:
-		p.tell(taken, taken, err.Error())
+		p.tell(taken, taken, unanswered.Error())
 	}
 	return status
 }

@@ -25,7 +25,6 @@ type fake struct {
 	info api.Info
 
 	refuse  *api.NotTaken // at its index
-	gone    bool          // the connection has ended, says Flush
 	lost    bool          // the connection breaks at the end
 	block   bool          // takes nothing and says nothing, until closed
 	answer  func(f *fake, m sent)
@@ -37,6 +36,7 @@ type fake struct {
 	sent   []sent
 	flush  int
 	closed chan struct{}
+	ended  chan struct{} // of the connection
 }
 
 type sent struct{ header, data, binary string }
@@ -44,7 +44,7 @@ type sent struct{ header, data, binary string }
 func client1() *fake {
 	return &fake{
 		info:   api.Info{Name: "client1", Peer: "('127.0.0.1', 10673)", SendTypes: []string{"any", "sum"}, RecvTypes: []string{"any"}, Native: true},
-		closed: make(chan struct{}),
+		closed: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
@@ -71,7 +71,8 @@ func (f *fake) Sender(o api.SendOptions) sender { f.opts = o; return fakeSender{
 // fakeSender is a fake whose Close returns nothing.
 type fakeSender struct{ *fake }
 
-func (f fakeSender) Close() { f.fake.Close() }
+func (f fakeSender) Close()                 { f.fake.Close() }
+func (f fakeSender) Ended() <-chan struct{} { return f.ended }
 
 func (f *fake) Put(header, data, binary []byte) error {
 	if f.block {
@@ -96,8 +97,10 @@ func (f *fake) Flush() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.flush++
-	if f.gone {
+	select {
+	case <-f.ended:
 		return fmt.Errorf("%w: EOF", api.ErrLost)
+	default:
 	}
 	return nil
 }
@@ -493,14 +496,50 @@ func TestAwaitEndsWithTheConnection(t *testing.T) {
 		if m.data == "1" {
 			echo(f, m)
 		} else {
-			f.mu.Lock()
-			f.gone = true
-			f.mu.Unlock()
+			close(f.ended)
 		}
 	}
 	got := f.run(t.Context(), strings.NewReader("1 2"), "-await")
-	if got.status != 75 || got.stdout != "[1,1]\n" || got.stderr != "aioc-send: message 2 got no response: "+api.ErrLost.Error()+": EOF\n" {
+	if got.status != 75 || got.stdout != "[1,1]\n" || got.stderr != "aioc-send: message 2 got no response: "+api.ErrLost.Error()+"\n" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// The refusal of a message takes nothing from those before it.
+func TestResponsesToWhatWasTakenBeforeARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := client1()
+		f.refuse = &api.NotTaken{Index: 2, Reason: "full"}
+		f.answer = func(f *fake, m sent) { time.AfterFunc(time.Second, func() { echo(f, m) }) }
+		got := f.run(t.Context(), strings.NewReader("1 2 3 4"), "-await")
+		if want := (outcome{75, "[1,1]\n[2,1]\n", "aioc-send: 2 messages taken, message 3 was not: the queue is full\n"}); got != want {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
+	})
+}
+
+func TestRefusalAndMissingResponsesAreBothTold(t *testing.T) {
+	const refusal = "aioc-send: 2 messages taken, message 3 was not: too long\n"
+	for _, tt := range []struct {
+		name string
+		end  bool // of the connection
+		want string
+	}{
+		{"the connection ends", true, refusal + "aioc-send: messages 1 and 2 got no response: connection to the connector lost\n"},
+		{"time ends", false, refusal + "aioc-send: messages 1 and 2 got no response in time\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := client1()
+			f.refuse = &api.NotTaken{Index: 2, Reason: "size", Text: "too long"}
+			start := time.Now()
+			if tt.end {
+				time.AfterFunc(time.Second, func() { close(f.ended) })
+			}
+			got := f.run(t.Context(), strings.NewReader("1 2 3"), "-await", "-timeout", "5")
+			if got != (outcome{65, "", tt.want}) || time.Since(start) < time.Second {
+				t.Errorf("%s: got %+v\nwant %s", tt.name, got, tt.want)
+			}
+		})
 	}
 }
 
@@ -710,4 +749,5 @@ type voidSender struct{}
 func (voidSender) Put(_, _, _ []byte) error            { return nil }
 func (voidSender) Flush() error                        { return nil }
 func (voidSender) Finish(context.Context) (int, error) { return 0, nil }
+func (voidSender) Ended() <-chan struct{}              { return nil }
 func (voidSender) Close()                              {}

@@ -43,7 +43,7 @@ type composer struct {
 // describes. Options that do not fit it are an error that wraps one of the
 // statuses.
 func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
-	c := &composer{info: info, opts: o, binary: bin, ids: newIDs()}
+	c := &composer{info: info, opts: o, binary: bin, ids: new(ids)}
 	if !info.Native && (o.ack || o.wait) {
 		flag := "-ack"
 		if !o.ack {
@@ -232,24 +232,21 @@ func (c *composer) unpack(line []byte) (m message, err error) {
 }
 
 // ids makes request ids of 32 lower-case hex digits, as the original does:
-// half of each is random, the other half counts.
+// half of each is random, the other half counts. The zero value is ready.
 type ids struct {
-	prefix uint64
+	prefix [8]byte
 	n      uint64
 	text   []byte
 }
 
-func newIDs() *ids {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return &ids{prefix: binary.BigEndian.Uint64(b[:])}
-}
-
 // next returns a new id as JSON text, valid until the next call.
 func (i *ids) next() []byte {
+	if i.n == 0 {
+		rand.Read(i.prefix[:]) // never fails
+	}
 	i.n++
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], i.prefix)
+	copy(b[:], i.prefix[:])
 	binary.BigEndian.PutUint64(b[8:], i.n)
 	i.text = append(i.text[:0], '"')
 	i.text = hex.AppendEncode(i.text, b[:])

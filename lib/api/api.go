@@ -12,12 +12,13 @@
 package api
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,6 +72,8 @@ type Client struct {
 	mu     sync.Mutex
 	opened *channel // made by Open and not used yet
 
+	asker asker
+
 	responding sync.Mutex
 	responder  *Sender // guarded by responding
 }
@@ -85,7 +88,7 @@ type channel struct {
 // Open finds the connector and connects to it.
 func Open(ctx context.Context, t Target) (*Client, error) {
 	c := &Client{}
-	if err := c.find(t); err != nil {
+	if err := c.find(t, true); err != nil {
 		return nil, err
 	}
 	ch, err := c.greet(ctx, false)
@@ -105,11 +108,15 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 		return nil, dialError(c.paths.SendSocket, legacy)
 	}
 	conn.Close()
+	if err := c.find(t, false); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
-// find fills in paths and what the configuration tells.
-func (c *Client) find(t Target) error {
+// find fills in paths and what the configuration tells. When it is hasty it
+// may leave out what the connector itself will tell.
+func (c *Client) find(t Target, hasty bool) error {
 	if t.ConfigFile != "" {
 		cfg, err := config.Load(t.ConfigFile)
 		if err != nil {
@@ -142,6 +149,10 @@ func (c *Client) find(t Target) error {
 			c.info = Info{Name: addr.Text(), Server: true}
 		}
 		return err
+	}
+	if e, ok := config.Only(dir); ok && hasty {
+		c.paths = e.Paths()
+		return nil
 	}
 	all, err := config.Running(dir)
 	if err != nil {
@@ -176,6 +187,7 @@ func (c *Client) Close() error {
 	if ch != nil {
 		ch.conn.Close()
 	}
+	c.asker.close()
 	c.responding.Lock()
 	defer c.responding.Unlock()
 	if c.responder != nil {
@@ -236,20 +248,55 @@ func (ch *channel) announce(wait bool) error {
 	if !f.Header.Speaks(wire.ExtAckTo) {
 		return errors.New("the answer announces nothing")
 	}
-	var info struct {
-		Name      string   `json:"name"`
-		Server    bool     `json:"server"`
-		Peer      string   `json:"peer"`
-		SendTypes []string `json:"send_message_types"`
-		RecvTypes []string `json:"recv_message_types"`
-		Max       int64    `json:"max_message_size"`
-	}
-	if err := json.Unmarshal(f.Data, &info); err != nil {
+	info, err := parseInfo(f.Data)
+	if err != nil {
 		return err
 	}
-	ch.info = Info{info.Name, info.Server, info.Peer, info.SendTypes, info.RecvTypes, info.Max, true}
+	ch.info = info
 	ch.r.SetMax(int(max(info.Max, wire.MaxUnidentified)))
 	return ch.conn.SetDeadline(time.Time{})
+}
+
+// parseInfo reads what a connector says of itself. It does without
+// encoding/json, whose first use takes longer than all else here.
+func parseInfo(object []byte) (Info, error) {
+	info := Info{Native: true}
+	err := wire.Fields(object, func(key, value []byte) {
+		switch string(key) {
+		case "name":
+			info.Name, _ = wire.Text(value)
+		case "server":
+			info.Server = string(value) == "true"
+		case "peer":
+			info.Peer, _ = wire.Text(value)
+		case "send_message_types":
+			info.SendTypes = texts(value)
+		case "recv_message_types":
+			info.RecvTypes = texts(value)
+		case "max_message_size":
+			info.Max, _ = strconv.ParseInt(string(value), 10, 64) // 0: not known
+		}
+	})
+	return info, err
+}
+
+// texts returns the strings of a JSON array, nil when it is not one.
+func texts(array []byte) []string {
+	if array[0] != '[' {
+		return nil
+	}
+	list := []string{}
+	for rest := array[1:]; ; {
+		rest = bytes.TrimLeft(rest, ", \t\r\n")
+		n, err := wire.ValueEnd(rest, false)
+		if n == 0 || err != nil { // at the bracket that ends it
+			return list
+		}
+		if s, ok := wire.Text(rest[:n]); ok {
+			list = append(list, s)
+		}
+		rest = rest[n:]
+	}
 }
 
 // Header returns the header of a message of the type to a destination: on a

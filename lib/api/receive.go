@@ -47,6 +47,9 @@ type Receiver struct {
 	over   bool
 }
 
+// ackDelay is how long the connector may wait to hear what has been received.
+const ackDelay = 2 * time.Millisecond
+
 // errOver ends a link whose receiver has all it wants.
 var errOver = errors.New("done")
 
@@ -96,7 +99,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 
 // consume receives over one connection.
 func (r *Receiver) consume(ctx context.Context, ch *channel) error {
-	l := link.New(ch.conn, ch.r, link.Options{ID: r.c.info.Name, Handler: (*arrivals)(r), Announced: true})
+	l := link.New(ch.conn, ch.r, link.Options{ID: r.c.info.Name, Handler: (*arrivals)(r), Announced: true, AckDelay: ackDelay})
 	r.mu.Lock()
 	r.l, r.base, r.batch = l, r.last, 0
 	want := struct {

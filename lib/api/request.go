@@ -1,12 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	"aioc/lib/control"
 	"aioc/lib/wire"
@@ -36,47 +38,117 @@ func RequestOf(f *wire.Frame) (req Request, ok bool) {
 // ErrNoAnswer is wrapped when the peer went away before it answered.
 var ErrNoAnswer = errors.New("peer disconnected before it answered")
 
+// asker is the connection on which a Client's requests wait for responses.
+type asker struct {
+	mu      sync.Mutex
+	sender  *Sender
+	old     []*Sender // refused a message, so that no more can be put
+	prefix  string    // of request ids
+	last    uint64
+	waiting map[string]chan Message
+}
+
 // Request sends a message and waits for its response, until ctx ends. Type
-// _ping asks the peer's connector itself.
+// _ping asks the peer's connector itself. Many may wait at once.
 func (c *Client) Request(ctx context.Context, messageType, destination string, data, bin []byte) (Message, error) {
-	got := make(chan Message, 1)
-	s := c.Sender(SendOptions{Responses: func(f *wire.Frame) error {
-		select {
-		case got <- Message{append([]byte(nil), f.Header.Raw...), append([]byte(nil), f.Data...), append([]byte(nil), f.Binary...)}:
-		default: // a second response to one request
-		}
-		return nil
-	}})
-	defer s.Close()
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
+	id, got, s := c.asker.begin(c)
+	defer c.asker.end(id)
 	edits := []wire.Edit{
-		{Key: "request_id", Value: wire.AppendString(nil, hex.EncodeToString(random[:]))},
+		{Key: "request_id", Value: wire.AppendString(nil, id)},
 		{Key: "await_response", Value: []byte("true")},
 	}
 	if len(bin) > 0 {
 		edits = append(edits, wire.Edit{Key: "with_binary", Value: []byte("true")})
 	}
-	if err := s.Put(wire.AppendEdited(nil, c.Header(messageType, destination), edits...), data, bin); err != nil {
+	n, err := s.put(wire.AppendEdited(nil, c.Header(messageType, destination), edits...), data, bin)
+	if err != nil {
 		return Message{}, err
 	}
-	if _, err := s.Finish(ctx); err != nil {
-		return Message{}, err
+	s.link.Wake()
+	for {
+		refused, changed := s.fate(n)
+		if refused != nil {
+			return Message{}, refused
+		}
+		select {
+		case m := <-got:
+			var h wire.Header
+			if err := h.Parse(m.Header); err != nil {
+				return m, err
+			}
+			if h.Error != nil {
+				return m, fmt.Errorf("%w: %s", ErrNoAnswer, h.Error)
+			}
+			return m, nil
+		case <-changed:
+		case <-s.ended:
+			return Message{}, ErrLost
+		case <-ctx.Done():
+			return Message{}, ctx.Err()
+		}
 	}
-	select {
-	case m := <-got:
-		var h wire.Header
-		if err := h.Parse(m.Header); err != nil {
-			return m, err
+}
+
+// begin returns a new request id, where its response will come, and the sender
+// to use.
+func (a *asker) begin(c *Client) (id string, got chan Message, s *Sender) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sender == nil || a.sender.broken() {
+		if a.sender != nil {
+			a.old = append(a.old, a.sender) // others may wait on it
 		}
-		if h.Error != nil {
-			return m, fmt.Errorf("%w: %s", ErrNoAnswer, h.Error)
-		}
-		return m, nil
-	case <-s.ended:
-		return Message{}, ErrLost
-	case <-ctx.Done():
-		return Message{}, ctx.Err()
+		var random [12]byte
+		_, _ = rand.Read(random[:]) // never fails
+		a.prefix = hex.EncodeToString(random[:])
+		a.sender = c.Sender(SendOptions{Responses: a.arrived})
+	}
+	a.last++
+	id = fmt.Sprintf("%s%08x", a.prefix, a.last)
+	got = make(chan Message, 1)
+	if a.waiting == nil {
+		a.waiting = map[string]chan Message{}
+	}
+	a.waiting[id] = got
+	return id, got, a.sender
+}
+
+func (a *asker) end(id string) {
+	a.mu.Lock()
+	delete(a.waiting, id)
+	var old []*Sender
+	if len(a.waiting) == 0 {
+		old, a.old = a.old, nil
+	}
+	a.mu.Unlock()
+	for _, s := range old {
+		s.Close()
+	}
+}
+
+// arrived hands a response to the request that waits for it.
+func (a *asker) arrived(f *wire.Frame) error {
+	id, _ := wire.Text(f.Header.ResponseID)
+	a.mu.Lock()
+	got := a.waiting[id]
+	delete(a.waiting, id) // a second response to one request goes nowhere
+	a.mu.Unlock()
+	if got != nil {
+		got <- Message{bytes.Clone(f.Header.Raw), bytes.Clone(f.Data), bytes.Clone(f.Binary)}
+	}
+	return nil
+}
+
+func (a *asker) close() {
+	a.mu.Lock()
+	all := a.old
+	if a.sender != nil {
+		all = append(all, a.sender)
+	}
+	a.sender, a.old = nil, nil
+	a.mu.Unlock()
+	for _, s := range all {
+		s.Close()
 	}
 }
 

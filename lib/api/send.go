@@ -41,21 +41,22 @@ type Sender struct {
 	ended   chan struct{} // closed when link has ended
 	wait    sync.WaitGroup
 
-	mu      sync.Mutex
-	changed *sync.Cond
-	buf     []byte // frames not given to the link yet
-	frames  int    // in buf
-	spare   []byte
-	put     uint64   // messages
-	acked   uint64   // covered by an acknowledgement, refused or not
-	refused []uint64 // numbers of those that were not taken
-	failure *NotTaken
-	err     error // why nothing can be sent any more
+	mu       sync.Mutex
+	changed  *sync.Cond
+	buf      []byte // frames not given to the link yet
+	frames   int    // in buf
+	spare    []byte
+	count    uint64               // messages
+	acked    uint64               // covered by an acknowledgement, refused or not
+	failure  *NotTaken            // the first
+	failing  chan struct{}        // closed with the next message that is not taken
+	failures map[uint64]*NotTaken // by number
+	err      error                // why nothing can be sent any more
 }
 
 // Sender returns a new sender. An error in connecting comes with the first Put.
 func (c *Client) Sender(o SendOptions) *Sender {
-	s := &Sender{c: c, options: o, ended: make(chan struct{})}
+	s := &Sender{c: c, options: o, ended: make(chan struct{}), failing: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	if c.info.Native {
 		s.err = s.openNative()
@@ -110,26 +111,52 @@ func (s *Sender) run() {
 // while the connector takes nothing. It returns an error as soon as one is
 // known, which may be of an earlier message: then a *NotTaken.
 func (s *Sender) Put(header, data, binary []byte) error {
+	_, err := s.put(header, data, binary)
+	return err
+}
+
+// put is Put, and returns the message's number, from 1. Unlike Put it may be
+// called from any goroutine.
+func (s *Sender) put(header, data, binary []byte) (n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.buf) >= sendBuffer && s.failed() == nil {
+		s.mu.Unlock()
 		s.link.Wake()
-		s.changed.Wait()
+		s.mu.Lock()
+		if len(s.buf) >= sendBuffer && s.failed() == nil {
+			s.changed.Wait()
+		}
 	}
 	if err := s.failed(); err != nil {
-		return err
+		return 0, err
 	}
 	buf, err := wire.AppendFrame(s.buf, header, data, binary)
 	if err == nil && s.c.info.Max > 0 && int64(len(buf)-len(s.buf)) > s.c.info.Max {
 		err = fmt.Errorf("%w: the connector takes at most %d bytes (max_message_size)", wire.ErrTooBig, s.c.info.Max)
 	}
 	if err != nil {
-		return &NotTaken{Index: int(s.put), Reason: "size", Text: err.Error()}
+		return 0, &NotTaken{Index: int(s.count), Reason: "size", Text: err.Error()}
 	}
 	s.buf = buf
 	s.frames++
-	s.put++
-	return nil
+	s.count++
+	return s.count, nil
+}
+
+// broken reports whether nothing more can be put.
+func (s *Sender) broken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed() != nil
+}
+
+// fate returns why message n was not taken, nil if it was or may yet be, and a
+// channel that is closed when that may have changed.
+func (s *Sender) fate(n uint64) (*NotTaken, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures[n], s.failing
 }
 
 // failed returns why no more can be put.
@@ -143,11 +170,13 @@ func (s *Sender) failed() error {
 // Flush writes what was put. Call it before waiting for more to put.
 func (s *Sender) Flush() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.frames > 0 {
+	some := s.frames > 0
+	err := s.failed()
+	s.mu.Unlock()
+	if some {
 		s.link.Wake()
 	}
-	return s.failed()
+	return err
 }
 
 // Finish is Taken, and closes the sender unless responses are awaited.
@@ -171,11 +200,11 @@ func (s *Sender) Taken(ctx context.Context) (taken int, err error) {
 	defer stop()
 	_ = s.Flush()
 	s.mu.Lock()
-	for s.acked < s.put && s.err == nil && ctx.Err() == nil {
+	for s.acked < s.count && s.err == nil && ctx.Err() == nil {
 		s.changed.Wait()
 	}
 	taken = int(s.acked)
-	for _, n := range s.refused {
+	for n := range s.failures {
 		if n <= s.acked {
 			taken--
 		}
@@ -183,9 +212,9 @@ func (s *Sender) Taken(ctx context.Context) (taken int, err error) {
 	switch {
 	case s.failure != nil:
 		err = s.failure
-	case s.acked < s.put && s.err != nil:
+	case s.acked < s.count && s.err != nil:
 		err = s.err
-	case s.acked < s.put:
+	case s.acked < s.count:
 		err = ctx.Err()
 	}
 	s.mu.Unlock()
@@ -268,7 +297,12 @@ func (s *buffered) Close()        {}
 func (s *buffered) fail(n uint64, reason, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = append(s.refused, n)
+	if s.failures == nil {
+		s.failures = map[uint64]*NotTaken{}
+	}
+	s.failures[n] = &NotTaken{Index: int(n - 1), Reason: reason, Text: text}
+	close(s.failing)
+	s.failing = make(chan struct{})
 	if s.failure == nil || int(n-1) < s.failure.Index {
 		s.failure = &NotTaken{Index: int(n - 1), Reason: reason, Text: text}
 	}

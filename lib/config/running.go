@@ -29,6 +29,33 @@ type Endpoint struct {
 // by name. It connects to none, so the sockets of dead ones are listed too. A
 // directory that does not exist is empty.
 func Running(dir string) ([]Endpoint, error) {
+	list, err := endpoints(dir)
+	if len(list) == 0 {
+		return nil, err
+	}
+	names := activeNames(filepath.Join(absolute(dir), "active_connectors.json"))
+	for i, e := range list {
+		if name, ok := names[e.ID]; ok && name.server == e.Server {
+			list[i].Name = name.text
+		}
+	}
+	slices.SortFunc(list, func(a, b Endpoint) int { return strings.Compare(a.Name+a.ID, b.Name+b.ID) })
+	return list, nil
+}
+
+// Only returns the connector in dir if there is one and no other, as Running
+// would, but with its ID for a name: that costs less, and the one who connects
+// to it is told its name.
+func Only(dir string) (e Endpoint, ok bool) {
+	list, err := endpoints(dir)
+	if err != nil || len(list) != 1 {
+		return e, false
+	}
+	return list[0], true
+}
+
+// endpoints lists the connectors in dir in no order, with their IDs for names.
+func endpoints(dir string) ([]Endpoint, error) {
 	dir = absolute(dir)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,18 +99,13 @@ func Running(dir string) ([]Endpoint, error) {
 			}
 		}
 	}
-	names := activeNames(filepath.Join(dir, "active_connectors.json"))
 	var list []Endpoint
 	for key, e := range found {
 		if commanders[key.id] {
 			e.Commander = filepath.Join(dir, commander+key.id)
 		}
-		if name, ok := names[key.id]; ok && name.server == e.Server {
-			e.Name = name.text
-		}
 		list = append(list, *e)
 	}
-	slices.SortFunc(list, func(a, b Endpoint) int { return strings.Compare(a.Name+a.ID, b.Name+b.ID) })
 	return list, nil
 }
 

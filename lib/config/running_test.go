@@ -38,6 +38,28 @@ func mustListen(t *testing.T, path string, alive bool) {
 	l.Close()
 }
 
+func TestOnlyFindsTheOneConnectorThere(t *testing.T) {
+	dir := shortDir(t)
+	if e, ok := Only(dir); ok {
+		t.Errorf("empty directory: got %+v", e)
+	}
+	if e, ok := Only(filepath.Join(dir, "none")); ok {
+		t.Errorf("no directory: got %+v", e)
+	}
+	for _, name := range []string{"aioc_client_pump7", "uds_path_send_to_connector_client_pump7", "uds_path_commander_pump7"} {
+		mustListen(t, filepath.Join(dir, name), true)
+	}
+	got, ok := Only(dir)
+	all, err := Running(dir)
+	if !ok || err != nil || len(all) != 1 || got != all[0] {
+		t.Errorf("got %+v, Running has %+v, %v", got, all, err)
+	}
+	mustListen(t, filepath.Join(dir, "aioc_server_127001_10673"), false)
+	if e, ok := Only(dir); ok {
+		t.Errorf("two: got %+v", e)
+	}
+}
+
 func TestRunningListsConnectorsByTheirSockets(t *testing.T) {
 	dir := shortDir(t)
 	for _, name := range []string{

@@ -66,6 +66,9 @@ type Connector struct {
 
 	waiters waiters
 
+	turn  sync.Mutex // one start or stop at a time; taken before mu
+	ended bool       // Run ends: no start any more; guarded by turn
+
 	mu       sync.Mutex // guards what follows
 	boxes    map[string]*outbox
 	ignore   config.Ignore
@@ -186,6 +189,11 @@ func (c *Connector) sendMode() os.FileMode {
 
 // start opens what stop closes. It does nothing when it is running.
 func (c *Connector) start(ctx context.Context) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.ended {
+		return errors.New("the connector is shutting down")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.session != nil {
@@ -266,6 +274,8 @@ func tlsConfig(cfg *config.Config, paths config.Paths) (*tls.Config, error) {
 // stop ends what start began. For at most grace, messages that were taken are
 // still passed on.
 func (c *Connector) stop(grace time.Duration) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	c.mu.Lock()
 	s := c.session
 	c.session = nil
@@ -326,6 +336,10 @@ func drain(ctx context.Context, q *queue.Queue, gone <-chan struct{}) {
 
 // close discards what is left and says so.
 func (c *Connector) close() {
+	c.turn.Lock()
+	c.ended = true
+	c.turn.Unlock()
+	c.stop(0) // what a command has started meanwhile
 	c.mu.Lock()
 	boxes := c.boxes
 	c.boxes = map[string]*outbox{}
@@ -377,10 +391,10 @@ type outbox struct {
 	name string
 	q    *queue.Queue
 
-	mu      sync.Mutex
-	link    *peerLink     // nil while the peer is away
-	up      chan struct{} // closed when there is a link
-	waiting int           // programs that wait for the peer
+	mu   sync.Mutex
+	link *peerLink     // nil while the peer is away
+	up   chan struct{} // closed when there is a link
+	held int           // those who need the outbox to stay: see hold
 }
 
 func newOutbox(c *Connector, name string) *outbox {
@@ -408,6 +422,11 @@ func (b *outbox) whenUp() <-chan struct{} {
 func (c *Connector) box(destination string, create bool) *outbox {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.boxLocked(destination, create)
+}
+
+// boxLocked is box with mu held.
+func (c *Connector) boxLocked(destination string, create bool) *outbox {
 	if !c.server {
 		for _, b := range c.boxes {
 			return b
@@ -446,11 +465,26 @@ func (c *Connector) memory(delta int) bool {
 	return c.budget.Take(delta)
 }
 
-// await counts the programs that wait for the peer.
-func (b *outbox) await(n int) {
+// hold is box for one who waits for the peer or is about to connect it: until
+// release, the outbox is not forgotten. It is nil when there are too many.
+func (c *Connector) hold(destination string) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.boxLocked(destination, true)
+	if b != nil {
+		b.mu.Lock()
+		b.held++
+		b.mu.Unlock()
+	}
+	return b
+}
+
+// release ends what hold began.
+func (c *Connector) release(b *outbox) {
 	b.mu.Lock()
-	b.waiting += n
+	b.held--
 	b.mu.Unlock()
+	c.forget(b)
 }
 
 // ID returns the source_id.

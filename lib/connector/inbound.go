@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 
 	"aioc/lib/link"
 	"aioc/lib/queue"
@@ -18,6 +20,8 @@ type peerLink struct {
 	box  *outbox
 	addr string
 	over chan struct{} // closed when the link has ended and given back everything
+
+	greeted atomic.Bool // it is known what the other end speaks
 
 	// Owned by the link's reader.
 	how   route
@@ -46,7 +50,7 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 	}
 	switch h := &p.how; {
 	case h.drop != "":
-		p.c.drop(h.drop, p.box.name, h.typ, 1)
+		p.c.drop(h.drop, p.box.name, h.typ, 1, slog.String("id", string(f.Header.Source)))
 		p.l.Refuse(n, &link.Refusal{Reason: "type", Text: h.drop})
 		return p.acknowledge(f.Header)
 	case h.single:
@@ -71,14 +75,14 @@ func (p *peerLink) route(h *wire.Header) route {
 		r.drop = "no message_type"
 	case c.server && !bytes.Equal(h.Source, []byte(p.box.name)):
 		// Differs: the original checks this with certificates only.
-		r.drop = fmt.Sprintf("source_id %q is not that of the connection", h.Source)
+		r.drop = "source_id is not that of the connection"
 	case c.ignored(p.box.name):
 		r.drop = "traffic ignored"
 	case c.inbox[r.typ] == nil:
 		r.drop = "message type not in recv_message_types"
 	}
 	r.q = c.inbox[r.typ]
-	r.single = h.TransportID != nil || h.ResponseID != nil || h.WithFile != nil
+	r.single = h.TransportID != nil || h.ResponseID != nil || h.WithFile != nil || h.WaitForAck
 	return r
 }
 
@@ -108,10 +112,11 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 			return err
 		}
 	}
-	if p.put(n, raw) {
-		return p.acknowledge(h)
+	taken, err := p.put(n, raw)
+	if err == nil && taken {
+		err = p.acknowledge(h)
 	}
-	return nil
+	return err
 }
 
 // acknowledge answers a transport_id.
@@ -129,7 +134,9 @@ func (p *peerLink) acknowledge(h *wire.Header) error {
 func (p *peerLink) Flush() error {
 	n := p.first
 	for _, frames := range p.run.Spans {
-		p.put(n, frames)
+		if _, err := p.put(n, frames); err != nil {
+			return err
+		}
 		for len(frames) > 0 {
 			_, frames = wire.Split(frames)
 			n++
@@ -141,12 +148,16 @@ func (p *peerLink) Flush() error {
 
 // put puts frames, of which the first has number n, and reports whether all
 // were taken. What finds no room goes back to a peer that understands that;
-// from others it is lost.
-func (p *peerLink) put(n uint64, frames []byte) bool {
+// from others it is lost. From a server that has not answered our announcement
+// it is better not to take it at all: one of this toolkit sends it again.
+func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	h := &p.how
 	taken, err := h.q.Put(h.typ, frames)
-	if err == nil {
-		return true
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, queue.ErrFull) && !p.greeted.Load():
+		return false, errTooEarly
 	}
 	for part := frames[:taken]; len(part) > 0; n++ {
 		_, part = wire.Split(part)
@@ -166,12 +177,15 @@ func (p *peerLink) put(n uint64, frames []byte) bool {
 	}
 	if lost > 0 {
 		p.c.drop("queue "+h.typ+" full", p.box.name, h.typ, lost)
-		return false
+		return false, nil
 	}
 	typ, l := h.typ, p.l
 	h.q.OnRoom(typ, len(first), func() { l.Room(typ) })
-	return false
+	return false, nil
 }
+
+// errTooEarly ends a link whose other end cannot be told yet to wait.
+var errTooEarly = errors.New("queue full before the server has said what it speaks")
 
 // control handles the frames that are no messages and that the link left over.
 func (p *peerLink) control(f *wire.Frame) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net"
 
 	"aioc/lib/config"
@@ -130,7 +131,7 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 		if in.ctx.Err() != nil {
 			return n, errIntakeClosed
 		}
-		if why := in.away(h.box); why != nil {
+		if why := in.away(); why != nil {
 			for len(frames) > 0 {
 				_, frames = wire.Split(frames)
 				in.notNow(n, h, why)
@@ -139,7 +140,8 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 			return n, nil
 		}
 		taken, err := h.box.q.Put(h.typ, frames)
-		if errors.Is(err, queue.ErrClosed) && taken == 0 && in.again() {
+		if errors.Is(err, queue.ErrClosed) {
+			in.again()
 			continue
 		}
 		for part := frames[:taken]; len(part) > 0; n++ {
@@ -176,18 +178,24 @@ func (in *intake) room(q *queue.Queue, typ string, need int, err error) error {
 
 // away returns why nothing can be put for the peer, if it is away. A program
 // that asked for it waits here until the peer is there.
-func (in *intake) away(b *outbox) *link.Refusal {
+func (in *intake) away() *link.Refusal {
+	b := in.how.box
 	if b.current() != nil {
 		return nil
 	}
-	if in.wait {
-		b.await(1)
-		defer b.await(-1)
+	if !in.wait {
+		in.how.known = false // the peer may come back, with another outbox
+		return &link.Refusal{Reason: "away", Text: "peer " + b.name + " is not connected"}
 	}
+	// The outbox of a peer that is away may have been forgotten.
+	name := b.name
+	if b = in.c.hold(name); b == nil {
+		in.how.known = false
+		return &link.Refusal{Reason: "away", Text: "peer " + name + " is not connected, and too many are waited for"}
+	}
+	defer in.c.release(b)
+	in.how.box = b
 	for b.current() == nil {
-		if !in.wait {
-			return &link.Refusal{Reason: "away", Text: "peer " + b.name + " is not connected"}
-		}
 		select {
 		case <-b.whenUp():
 		case <-in.l.Done():
@@ -202,7 +210,7 @@ func (in *intake) away(b *outbox) *link.Refusal {
 // single handles one frame that is not simply passed on.
 func (in *intake) single(n uint64, f *wire.Frame) error {
 	h := &in.how
-	if why := in.away(h.box); why != nil {
+	if why := in.away(); why != nil {
 		in.notNow(n, h, why)
 		if h.await && !in.native {
 			return errAbsent
@@ -254,10 +262,10 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 			}
 			return nil
 		}
-		if errors.Is(err, queue.ErrClosed) && in.again() {
-			if why := in.away(h.box); why != nil {
-				in.notNow(n, h, why)
-				return nil
+		if errors.Is(err, queue.ErrClosed) {
+			in.again()
+			if why := in.away(); why != nil {
+				return in.tooLate(n, h, key, why)
 			}
 			continue
 		}
@@ -269,13 +277,25 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 
 // again looks the peer's outbox up once more: it is dropped when a peer that
 // is away has nothing waiting, and made again when the peer comes back.
-func (in *intake) again() bool {
-	b := in.c.box(in.how.box.name, in.wait)
-	if b == nil || b == in.how.box {
-		return false
+func (in *intake) again() {
+	if b := in.c.box(in.how.box.name, false); b != nil {
+		in.how.box = b
 	}
-	in.how.box = b
-	return true
+}
+
+// tooLate does not take message n now, for which all was prepared.
+func (in *intake) tooLate(n uint64, h *decision, key waitKey, why *link.Refusal) error {
+	in.notNow(n, h, why)
+	if h.ack && in.native && in.l.Acks() {
+		in.l.Settle(n, nil) // ends the hold; the refusal has gone out
+	}
+	if h.await {
+		in.c.waiters.take(key)
+		if !in.native {
+			return errAbsent
+		}
+	}
+	return nil
 }
 
 // note returns the note of a message whose sender learns when the peer has it.
@@ -288,7 +308,12 @@ func (in *intake) note(n uint64, h *decision) *queue.Note {
 	case in.native && in.l.Acks():
 		in.l.Hold(n)
 		l := in.l
-		note.Done = func(err error) { l.Settle(n, err) }
+		note.Done = func(err error) {
+			if err != nil && !errors.As(err, new(*link.Refusal)) {
+				err = &link.Refusal{Reason: "closed", Text: err.Error()}
+			}
+			l.Settle(n, err)
+		}
 	case h.answer != nil:
 		how := *h
 		note.Done = func(err error) { in.answered(&how, err) }
@@ -323,7 +348,7 @@ func (in *intake) refuse(n uint64, h *decision, why *link.Refusal) {
 	in.l.Refuse(n, why)
 	in.answered(h, why)
 	if !in.native {
-		in.c.drop("send: "+why.Text, "local program", h.typ, 1)
+		in.c.drop("send: "+why.Reason, "local program", h.typ, 1, slog.String("err", why.Text))
 	}
 }
 
@@ -334,7 +359,7 @@ func (in *intake) notNow(n uint64, h *decision, why *link.Refusal) {
 	in.l.Room(h.typ) // there is nothing to wait for here: the program decides
 	in.answered(h, why)
 	if !in.native {
-		in.c.drop("send: "+why.Text, "local program", h.typ, 1)
+		in.c.drop("send: "+why.Reason, "local program", h.typ, 1, slog.String("err", why.Text))
 	}
 }
 

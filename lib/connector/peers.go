@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"aioc/lib/durable"
@@ -18,6 +19,15 @@ import (
 
 // extensions are what this connector speaks beyond the original.
 var extensions = []string{wire.ExtAckTo, wire.ExtFlow}
+
+// maxGreeting is how long messages wait for the other end to say what it speaks.
+// One of this toolkit says so at once; a Python client may say nothing.
+const maxGreeting = 500 * time.Millisecond
+
+// ackDelay is how long a peer may wait to hear that a message was taken, unless
+// its sender waits for that. It costs the peer a little memory and saves a
+// packet for a message that is answered.
+const ackDelay = 2 * time.Millisecond
 
 // errReplaced ends a link whose peer has come back on another one.
 var errReplaced = errors.New("replaced by a newer connection of the same name")
@@ -54,21 +64,28 @@ func (c *Connector) dialLinks(ctx context.Context, d *peer.Dialer) {
 // runPeer runs the link to a peer until it ends.
 func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	cfg := c.cfg.Load()
-	box := c.box(conn.Name, true)
+	box := c.hold(conn.Name)
 	if box == nil {
 		c.log.Warn("peer refused: too many are known", "peer", conn.Name)
 		return errors.New("too many peers")
 	}
+	defer c.release(box)
 	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{})}
 	p.replace(ctx)
 
+	// Nothing is sent before it is known whether the other end can refuse it:
+	// one that does not know us yet would drop what finds no room.
 	var late lateLink
+	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late)) })
 	started := time.Now()
 	o := link.Options{
-		ID: c.id, Peer: cfg.PeerID(), Handler: p, Source: newPeerFeed(box.q, &late), Log: c.log,
+		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
 		Extensions: extensions, Dialled: !c.server,
 		WriteTimeout: cfg.SendTimeout,
+		AckDelay:     ackDelay,
 		Greeted: func(f *wire.Frame) {
+			p.greeted.Store(true)
+			feed()
 			c.log.Debug("peer greeted", "peer", box.name, "aioc", f != nil && f.Header.Extensions != nil)
 		},
 		Nudge: c.server && conn.TLS,
@@ -79,7 +96,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		o.KeepAliveMisses = cfg.MaxUnansweredKeepAlive
 	}
 	conn.Reader.Account(c.memory)
-	p.l = link.New(conn, conn.Reader, o)
+	p.l = link.New(conn.Conn, conn.Reader, o)
 	late.set(p.l)
 	if !p.attach() {
 		close(p.over)
@@ -87,7 +104,9 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	}
 	c.log.Info("link up", "peer", box.name, "addr", p.addr)
 	c.ready()
+	ungreeted := time.AfterFunc(maxGreeting, feed)
 	err := p.l.Run(ctx)
+	ungreeted.Stop()
 	p.detach()
 	c.waiters.fail(box.name)
 	switch {
@@ -146,7 +165,6 @@ func (p *peerLink) detach() {
 	b.up = make(chan struct{})
 	b.mu.Unlock()
 	close(p.over)
-	p.c.forget(b)
 }
 
 // forget drops a server's outbox for which there is nothing to remember.
@@ -157,7 +175,7 @@ func (c *Connector) forget(b *outbox) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.mu.Lock()
-	unused := b.link == nil && b.waiting == 0
+	unused := b.link == nil && b.held == 0
 	b.mu.Unlock()
 	if unused && c.boxes[b.name] == b && b.q.CloseIfEmpty() {
 		delete(c.boxes, b.name)

@@ -85,6 +85,7 @@ type feed struct {
 	plain  bool   // the program does not count: each frame carries its number
 	empty  func() // called when nothing was there to take, or nil
 	spent  func() // called when the limit was reached before, or nil
+	wake   func() // wakes the link
 	keep   bool   // nothing is finished by being written
 
 	mu    sync.Mutex
@@ -104,7 +105,7 @@ type span struct {
 // newFeed returns a feed of the queues. limit bounds the frames in all; 0 is
 // none. plain asks for a transport_id in every frame.
 func newFeed(queues []*queue.Queue, wake func(), limit int, plain bool) *feed {
-	f := &feed{plain: plain, keep: plain, left: limit}
+	f := &feed{plain: plain, keep: plain, left: limit, wake: wake}
 	if limit == 0 {
 		f.left = -1
 	}
@@ -218,7 +219,12 @@ func (f *feed) Return(n uint64, _ bool, _ *link.Refusal) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if t, m := f.find(n); t != nil {
-		return t.Return(m, false)
+		typ := t.Return(m, false)
+		if typ != "" && f.left >= 0 {
+			f.left++ // it did not count
+			f.wake()
+		}
+		return typ
 	}
 	return ""
 }

@@ -22,8 +22,9 @@ func (c *counters) add(reason string, n int) {
 
 // drop counts n messages that are lost for a reason and logs it: the first at
 // once, then at most one line in ten seconds for each reason and peer.
-func (c *Connector) drop(reason, peer, messageType string, n int) {
+// The reasons are few: what others can make up goes into more.
+func (c *Connector) drop(reason, peer, messageType string, n int, more ...slog.Attr) {
 	c.counts.add(reason, n)
-	c.fold.Warn(reason+"\x00"+peer, n, "message dropped",
-		slog.String("reason", reason), slog.String("peer", peer), slog.String("type", messageType))
+	c.fold.Warn(reason+"\x00"+peer, n, "message dropped", append([]slog.Attr{
+		slog.String("reason", reason), slog.String("peer", peer), slog.String("type", messageType)}, more...)...)
 }

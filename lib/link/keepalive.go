@@ -9,8 +9,8 @@ import (
 
 // keepAlive is the state of the pings that watch the other end.
 type keepAlive struct {
-	answered bool
-	misses   int
+	asked  bool // a ping is not answered yet
+	misses int  // in a row
 }
 
 // begin announces the extensions and starts the timers.
@@ -50,15 +50,35 @@ const (
 	timerDecide = iota
 	timerNudge
 	timerAlive
+	timerAck
 )
 
 // after runs f in d unless the link has ended.
 func (l *Link) after(timer int, d time.Duration, f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closing {
-		l.timers[timer] = time.AfterFunc(d, f)
+	l.afterLocked(timer, d, f)
+}
+
+func (l *Link) afterLocked(timer int, d time.Duration, f func()) {
+	if l.closing {
+		return
 	}
+	l.side.Add(1)
+	l.timers[timer] = time.AfterFunc(d, func() {
+		defer l.side.Done()
+		f()
+	})
+}
+
+// stopTimer reports whether it kept a timer from running. mu is held.
+func (l *Link) stopTimer(timer int) bool {
+	t := l.timers[timer]
+	if t == nil || !t.Stop() {
+		return false
+	}
+	l.side.Done()
+	return true
 }
 
 // nudge sends an answer to a keep-alive ping that nobody sent. A Python client
@@ -79,27 +99,26 @@ func (l *Link) nudge() {
 // ping asks whether the other end is alive.
 func (l *Link) ping() {
 	l.mu.Lock()
-	l.alive.answered = false
+	l.alive.asked = true
+	l.afterLocked(timerAlive, l.opt.KeepAliveTimeout, l.unanswered)
 	l.mu.Unlock()
-	err := l.Send([]wire.Edit{
+	_ = l.Send([]wire.Edit{
 		{Key: "await_response", Value: []byte("true")},
 		{Key: "request_id", Value: []byte(`"` + wire.KeepAliveID + `"`)},
 		{Key: "destination_id", Value: wire.AppendString(nil, l.opt.Peer)},
 		{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
 	}, []byte(wire.KeepAliveID), nil)
-	if err == nil {
-		l.after(timerAlive, l.opt.KeepAliveTimeout, l.pong)
-	}
 }
 
-// pong looks whether the ping was answered in time.
-func (l *Link) pong() {
+// unanswered is called when a ping was not answered in time.
+func (l *Link) unanswered() {
 	l.mu.Lock()
-	if l.alive.answered {
-		l.alive.misses = 0
-	} else {
-		l.alive.misses++
+	if !l.alive.asked { // the answer came at this very moment
+		l.mu.Unlock()
+		return
 	}
+	l.alive.asked = false
+	l.alive.misses++
 	misses := l.alive.misses
 	l.mu.Unlock()
 	if misses >= l.opt.KeepAliveMisses {
@@ -109,9 +128,15 @@ func (l *Link) pong() {
 	l.after(timerAlive, l.opt.KeepAlive, l.ping)
 }
 
-// keptAlive notes an answer.
+// keptAlive notes an answer. The next ping comes a period after it, as in
+// aioconnectors core.py.
 func (l *Link) keptAlive() {
 	l.mu.Lock()
-	l.alive.answered = true
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.alive.misses = 0
+	if l.alive.asked {
+		l.alive.asked = false
+		l.stopTimer(timerAlive)
+		l.afterLocked(timerAlive, l.opt.KeepAlive, l.ping)
+	}
 }

@@ -30,6 +30,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"aioc/lib/wire"
@@ -116,6 +117,10 @@ type Options struct {
 	WindowBytes  int           // most bytes sent and not acknowledged; 0: 8 MiB
 	Window       int           // most frames; 0: 65536
 
+	// AckDelay is how long acknowledgements may wait for company: for more of
+	// them, or for a frame that is written anyway. 0: not at all.
+	AckDelay time.Duration
+
 	KeepAlive        time.Duration // period of pings; 0: none
 	KeepAliveTimeout time.Duration
 	KeepAliveMisses  int
@@ -131,6 +136,8 @@ const (
 	controlCap  = 16 << 20  // own frames waiting, at which the link is given up
 	decideAfter = 5 * time.Second
 	nudgeEvery  = 500 * time.Millisecond
+	lastWords   = time.Second // for reading on after a write that failed
+	textMax     = 1 << 10     // kept of the text of a refusal
 )
 
 // Link is described at the package. Its methods may be called from any
@@ -146,6 +153,22 @@ type Link struct {
 	acks   atomic.Bool   // the other end announced ackto
 	flow   atomic.Bool   // and flow
 	source atomic.Pointer[Source]
+	side   sync.WaitGroup // timers, and what else runs beside reader and writer
+
+	// settling is held while the source is told what became of frames, so that
+	// it hears of them in the order in which the other end spoke. It is taken
+	// before mu.
+	settling sync.Mutex
+
+	// Guarded by the right to write, which is taken before mu.
+	writing sync.Mutex
+	batch   wire.Batch
+	join    []byte
+	spare   []byte // memory for out
+	rest    []byte // of a batch that did not fit into the socket
+	busy    bool   // the last batch was a big one: there is more to come
+	nowAt   time.Time
+	direct  syscall.RawConn // to write without waiting; nil when that cannot be
 
 	// Owned by the reader.
 	r    *wire.Reader
@@ -156,7 +179,7 @@ type Link struct {
 	err     error
 	closing bool
 	decided bool
-	timers  [3]*time.Timer
+	timers  [4]*time.Timer
 	alive   keepAlive
 
 	// Sending.
@@ -169,8 +192,7 @@ type Link struct {
 	inFlight  int    // taken and not finished
 	bytes     int    // the same in bytes, roughly
 	marks     []mark // ends of batches in flight
-	ackLate   uint64 // acknowledged before the write returned
-	oneLate   []oneAck
+	late      late
 	parked    map[string]bool // types the other end has parked
 
 	// Receiving.
@@ -178,6 +200,8 @@ type Link struct {
 	holds    []hold             // not settled, in order
 	acked    uint64             // last ackto sent
 	ackDue   uint64             // ackto to send with the next write
+	ackBytes int                // of the frames since the last ackto, roughly
+	ackTimer bool               // an AckDelay is running
 	refusing map[string]*refuse // types this end has parked
 	nacks    nackRun            // refusals not queued yet
 }
@@ -186,11 +210,6 @@ type Link struct {
 type mark struct {
 	n     uint64
 	bytes int
-}
-
-type oneAck struct {
-	n   uint64
-	err error
 }
 
 // New returns a link over conn, which it will close. r reads from conn and may
@@ -204,6 +223,7 @@ func New(conn net.Conn, r *wire.Reader, opt Options) *Link {
 	}
 	l := &Link{opt: opt, conn: conn, r: r, log: opt.Log,
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l.direct = direct(conn)
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -222,27 +242,48 @@ func New(conn net.Conn, r *wire.Reader, opt Options) *Link {
 // when the other end closed between frames, ctx.Err(), or what went wrong. The
 // source is closed by then, and no goroutine is left.
 func (l *Link) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { l.Close(ctx.Err()) })
-	defer stop()
+	l.side.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer l.side.Done()
+		l.Close(ctx.Err())
+	})
 	var writer sync.WaitGroup
 	writer.Go(l.write)
 	l.begin()
 	err := l.read()
 	l.Close(err)
+	l.conn.Close() // a writer that failed leaves that to the reader
 	writer.Wait()
+	if stop() {
+		l.side.Done()
+	}
 	l.mu.Lock()
-	for _, t := range l.timers {
-		if t != nil {
-			t.Stop()
-		}
+	for i := range l.timers {
+		l.stopTimer(i)
 	}
 	err = l.err
 	l.mu.Unlock()
+	l.side.Wait()
+	l.writing.Lock() // somebody's Wake may be at it still
+	l.settling.Lock()
+	l.settleBatch() // the other end may have taken some of the last
+	l.settling.Unlock()
+	l.writing.Unlock()
 	if s := l.source.Load(); s != nil {
 		(*s).Close()
 	}
 	l.r.Release()
 	return err
+}
+
+// over reports whether the link is closing.
+func (l *Link) over() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close ends the link with err (nil: ErrClosed) as its reason, at once. Only
@@ -276,7 +317,7 @@ func (l *Link) Finish() {
 	l.mu.Lock()
 	l.finishing = true
 	l.mu.Unlock()
-	l.Wake()
+	l.signal()
 }
 
 // Done is closed when the link is closing.
@@ -297,18 +338,27 @@ func (l *Link) SetWindow(frames int) {
 	l.mu.Lock()
 	l.opt.Window, l.windowed = frames, true
 	l.mu.Unlock()
-	l.Wake()
+	l.signal()
 }
 
 // SetSource sets what the link sends from, once.
 func (l *Link) SetSource(s Source) {
 	if l.source.CompareAndSwap(nil, &s) {
-		l.Wake()
+		l.signal()
 	}
 }
 
-// Wake makes the link look at its source again.
+// Wake makes the link look at its source again. When little goes on it writes
+// at once, as far as that needs no waiting: so it must be called without any
+// lock that the source takes.
 func (l *Link) Wake() {
+	if !l.writeNow() {
+		l.signal()
+	}
+}
+
+// signal makes the writer look whether there is something to write.
+func (l *Link) signal() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -320,8 +370,10 @@ func (l *Link) Wake() {
 // for much and reads nothing loses the link.
 func (l *Link) Send(header []wire.Edit, data, bin []byte) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.queue(header, data, bin)
+	err := l.queue(header, data, bin)
+	l.mu.Unlock()
+	l.Wake()
+	return err
 }
 
 // queue is Send with mu held.
@@ -337,13 +389,12 @@ func (l *Link) queueFrame(header, data, bin []byte) error {
 	}
 	if len(l.out) > controlCap {
 		l.closeLocked(fmt.Errorf("%w: %d bytes of replies not read", ErrProtocol, len(l.out)))
-		go l.conn.Close() // over TLS it may take a while
+		l.side.Go(func() { l.conn.Close() }) // over TLS it may take a while
 		return ErrClosed
 	}
 	out, err := wire.AppendFrame(l.out, header, data, bin)
 	if err == nil {
 		l.out = out
-		l.Wake()
 	}
 	return err
 }
@@ -386,12 +437,14 @@ func (l *Link) decide(f *wire.Frame) {
 		l.opt.Greeted(f)
 	}
 	if first && !l.acks.Load() {
+		l.settling.Lock()
 		l.finish(written, false)
+		l.settling.Unlock()
 	}
-	l.Wake()
+	l.signal()
 }
 
-// finish tells the source that the frames up to n are done.
+// finish tells the source that the frames up to n are done. settling is held.
 func (l *Link) finish(n uint64, acked bool) {
 	s := l.source.Load()
 	if s == nil || n == 0 {
@@ -430,6 +483,8 @@ func (l *Link) SendFrame(frame []byte) error {
 // waits for (see Options.Responses there).
 func (l *Link) SendRaw(header, data, bin []byte) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.queueFrame(header, data, bin)
+	err := l.queueFrame(header, data, bin)
+	l.mu.Unlock()
+	l.Wake()
+	return err
 }

@@ -71,14 +71,18 @@ func (l *Link) read() error {
 		if first && !l.opt.Dialled && !announces(f.Header) {
 			l.decide(nil) // an end that has extensions announces them first
 		}
+		if l.kind != ack && l.kind != nack && l.acks.Load() && l.over() {
+			continue // it will be sent again, on another link
+		}
 		if l.kind == message {
 			l.mu.Lock()
 			l.seen++
+			l.ackBytes += len(f.Raw)
 			n := l.seen
 			refused := len(l.refusing) > 0 && l.refuseParked(n, f.Header.Type)
 			l.mu.Unlock()
 			if refused {
-				l.Wake()
+				l.signal()
 				continue
 			}
 			if err := l.opt.Handler.Frame(n, &f); err != nil {
@@ -103,7 +107,8 @@ func (l *Link) own(f *wire.Frame) error {
 			return l.acknowledged(h.AckTo)
 		}
 		if n, err := strconv.ParseUint(string(h.TransportID), 10, 64); err == nil {
-			return l.acknowledgedOne(n, nil)
+			l.acknowledgedOne(n)
+			return nil
 		}
 		l.log.Debug("unknown acknowledgement", "id", string(h.TransportID))
 		return nil

@@ -2,111 +2,164 @@ package link
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"aioc/lib/wire"
 )
 
+// late is what the other end said of frames while their write had not returned:
+// until then their bytes must stay.
+type late struct {
+	upTo uint64             // all up to here are acknowledged
+	one  map[uint64]outcome // the first word on each frame counts
+}
+
+// outcome is what became of one frame.
+type outcome struct {
+	err  error    // nil: acknowledged
+	back *Refusal // set: given back, for this reason
+}
+
 // acknowledged handles an _ack of all frames up to n.
 func (l *Link) acknowledged(n uint64) error {
+	l.settling.Lock()
+	defer l.settling.Unlock()
 	l.mu.Lock()
 	if n > l.taken {
 		l.mu.Unlock()
 		return fmt.Errorf("%w: frame %d acknowledged, %d sent", ErrProtocol, n, l.taken)
 	}
-	// The bytes of a frame must stay until the write has returned.
 	if n > l.written {
-		l.ackLate = max(l.ackLate, n)
+		l.late.upTo = max(l.late.upTo, n)
 		n = l.written
 	}
 	l.mu.Unlock()
 	l.finish(n, true)
-	l.Wake()
+	l.signal()
 	return nil
 }
 
-// acknowledgedOne handles an _ack of one frame, or its refusal for good.
-func (l *Link) acknowledgedOne(n uint64, err error) error {
+// acknowledgedOne handles an _ack of one frame.
+func (l *Link) acknowledgedOne(n uint64) {
+	l.settling.Lock()
+	defer l.settling.Unlock()
+	l.settleOne(n, outcome{})
+	l.signal()
+}
+
+// settleOne tells the source what became of frame n, or notes it when the frame
+// is still being written. settling is held.
+func (l *Link) settleOne(n uint64, o outcome) {
 	l.mu.Lock()
 	if n > l.written {
-		if n <= l.taken {
-			l.oneLate = append(l.oneLate, oneAck{n, err})
+		_, known := l.late.one[n]
+		if n <= l.taken && n > l.late.upTo && !known {
+			if l.late.one == nil {
+				l.late.one = map[uint64]outcome{}
+			}
+			l.late.one[n] = o
 		}
 		l.mu.Unlock()
-		return nil
+		return
 	}
 	l.mu.Unlock()
-	l.finishOne(n, err)
-	l.Wake()
-	return nil
-}
-
-func (l *Link) finishOne(n uint64, err error) {
-	if s := l.source.Load(); s != nil && (*s).DoneOne(n, err) {
+	s := l.source.Load()
+	switch {
+	case s == nil:
+	case o.back != nil:
+		if typ := (*s).Return(n, true, o.back); typ != "" {
+			l.returned(typ, o.back)
+		}
+	case (*s).DoneOne(n, o.err):
 		l.mu.Lock()
 		l.inFlight--
 		l.mu.Unlock()
 	}
 }
 
-// refused handles a _nack. A frame refused for now goes back to the source and
-// its type is parked; one refused for good is finished with the reason.
-func (l *Link) refused(f *wire.Frame) error {
-	h := f.Header
-	n, err := strconv.ParseUint(string(h.TransportID), 10, 64)
-	if err != nil {
-		return fmt.Errorf("%w: _nack without transport_id", ErrProtocol)
-	}
-	count, err := strconv.ParseUint(string(h.Field("count")), 10, 64)
-	if err != nil {
-		count = 1
-	}
-	reason, _ := wire.Text(h.Field("reason"))
-	why := &Refusal{Reason: reason, Text: string(h.Error)}
+// settleBatch ends the batch in hand, whose bytes nobody reads any more: the
+// source hears what was said of it meanwhile. settling is held.
+func (l *Link) settleBatch() {
 	l.mu.Lock()
-	sent := l.taken
+	l.written = l.taken
+	said := l.late
+	l.late = late{}
 	l.mu.Unlock()
-	if n > sent {
-		return fmt.Errorf("%w: frame %d refused, %d sent", ErrProtocol, n, sent)
-	}
-	if string(h.Field("park")) != "true" {
-		for end := n + count; n < end && n <= sent; n++ {
-			if err := l.acknowledgedOne(n, why); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	s := l.source.Load()
-	if s == nil {
-		return nil
-	}
-	typ, returned := "", 0
-	for end := n + count; n < end && n <= sent; n++ {
-		if t := (*s).Return(n, true, why); t != "" {
-			typ = t
-			returned++
+	if len(said.one) > 0 {
+		for _, n := range slices.Sorted(maps.Keys(said.one)) {
+			l.settleOne(n, said.one[n])
 		}
 	}
-	if typ == "" {
-		return nil
-	}
+	l.finish(said.upTo, true)
+}
+
+// returned accounts for a frame that the source has taken back. The first of a
+// type parks that type.
+func (l *Link) returned(typ string, why *Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.inFlight -= returned
+	l.inFlight--
 	if l.parked[typ] {
-		return nil
+		return
 	}
 	if l.parked == nil {
 		l.parked = map[string]bool{}
 	}
 	l.parked[typ] = true
-	l.log.Debug("type parked by the other end", "type", typ, "reason", reason)
-	return l.queueOwn(wire.TypeParked, nil, typ)
+	l.log.Debug("type parked by the other end", "type", typ, "reason", why.Reason)
+	_ = l.queueOwn(wire.TypeParked, nil, typ)
+}
+
+// refused handles a _nack. Frames refused for now go back to the source and
+// their type is parked; one refused for good is finished with the reason.
+func (l *Link) refused(f *wire.Frame) error {
+	h := f.Header
+	n, err := strconv.ParseUint(string(h.TransportID), 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: _nack of no frame", ErrProtocol)
+	}
+	reason, _ := wire.Text(h.Field("reason"))
+	why := &Refusal{Reason: clip(reason), Text: clip(string(h.Error))}
+	park := string(h.Field("park")) == "true"
+	count := uint64(1)
+	if park {
+		if c, err := strconv.ParseUint(string(h.Field("count")), 10, 64); err == nil {
+			count = c
+		}
+	}
+	l.settling.Lock()
+	defer l.settling.Unlock()
+	l.mu.Lock()
+	sent, inFlight := l.taken, l.inFlight
+	l.mu.Unlock()
+	if n > sent || count > uint64(inFlight) && count > 1 || count > sent-n+1 {
+		return fmt.Errorf("%w: %d frames from %d refused, %d sent", ErrProtocol, count, n, sent)
+	}
+	o := outcome{err: why}
+	if park {
+		o = outcome{back: why}
+	}
+	for end := n + count; n < end; n++ {
+		l.settleOne(n, o)
+	}
+	l.signal()
+	return nil
+}
+
+// clip bounds what is kept of a text of the other end.
+func clip(s string) string {
+	if len(s) > textMax {
+		s = strings.ToValidUTF8(s[:textMax], "")
+	}
+	return s
 }
 
 // queueOwn queues a frame of the given type. mu is held.
 func (l *Link) queueOwn(typ string, more []wire.Edit, data string) error {
+	defer l.signal()
 	edits := append([]wire.Edit{{Key: "message_type", Value: []byte(`"` + typ + `"`)}}, more...)
 	return l.queue(edits, []byte(data), nil)
 }
@@ -123,6 +176,12 @@ type refuse struct {
 	answered bool // the other end has sent _parked
 	room     bool // Room was called
 }
+
+// How much may arrive before AckDelay ends early.
+const (
+	ackFrames = 1024
+	ackBytes  = 512 << 10
+)
 
 // Hold keeps message n, the current one, from being acknowledged until Settle.
 func (l *Link) Hold(n uint64) {
@@ -157,9 +216,9 @@ func (l *Link) Settle(n uint64, err error) {
 	}
 	if k > 0 {
 		l.holds = append(l.holds[:0], l.holds[k:]...)
-		l.settleLocked()
+		l.settled()
 	}
-	l.Wake()
+	l.signal()
 }
 
 // Refuse answers that message n is not taken, for good, and settles it.
@@ -167,7 +226,7 @@ func (l *Link) Refuse(n uint64, why *Refusal) {
 	l.mu.Lock()
 	l.nack(n, why, false)
 	l.mu.Unlock()
-	l.Wake()
+	l.signal()
 }
 
 // Park refuses message n for now, and with it, until the sender has answered
@@ -187,7 +246,7 @@ func (l *Link) Park(n uint64, messageType string, why *Refusal) {
 	}
 	l.nack(n, r.why, true)
 	l.mu.Unlock()
-	l.Wake()
+	l.signal()
 }
 
 // Room tells that a parked type can be sent again.
@@ -204,15 +263,18 @@ func (l *Link) Room(messageType string) {
 func (l *Link) othersParked(messageType string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.refusing[messageType]; r != nil {
-		r.answered = true
-		l.unpark(messageType, r)
+	r := l.refusing[messageType]
+	if r == nil { // it was parked by a message that Settle gave back
+		r = &refuse{room: true}
 	}
+	r.answered = true
+	l.unpark(messageType, r)
 }
 
 func (l *Link) unpark(messageType string, r *refuse) {
 	if r.answered && r.room {
 		delete(l.refusing, messageType)
+		l.queueNacks() // those of this type park it once more
 		_ = l.queueOwn(wire.TypeResume, nil, messageType)
 	}
 }
@@ -269,24 +331,57 @@ func (l *Link) queueNacks() {
 	_ = l.queueOwn(wire.TypeNack, edits, "")
 }
 
-// Acknowledge lets the writer acknowledge all messages that the handler was
-// given and has neither held nor refused, as the link does after each Flush.
+// Acknowledge lets all messages be acknowledged that the handler was given and
+// has neither held nor refused, as the link does after each Flush.
 func (l *Link) Acknowledge() {
 	l.mu.Lock()
-	l.settleLocked()
+	now := l.settled()
 	l.mu.Unlock()
+	if now {
+		l.Wake()
+	}
 }
 
-func (l *Link) settleLocked() {
+// AcknowledgeNow is Acknowledge without AckDelay, for a message whose sender
+// waits.
+func (l *Link) AcknowledgeNow() {
+	l.mu.Lock()
+	l.settled()
+	l.mu.Unlock()
+	l.Wake()
+}
+
+// settled looks how far messages are settled and reports whether that is to be
+// written at once. mu is held.
+func (l *Link) settled() (now bool) {
 	if !l.acks.Load() {
-		return
+		return false
 	}
 	n := l.seen
 	if len(l.holds) > 0 {
 		n = l.holds[0].n - 1
 	}
-	if n > l.ackDue {
-		l.ackDue = n
+	if n <= l.ackDue {
+		return false
+	}
+	l.ackDue = n
+	if l.opt.AckDelay == 0 || n-l.acked > ackFrames || l.ackBytes > ackBytes {
+		return true
+	}
+	if !l.ackTimer {
+		l.ackTimer = true
+		l.afterLocked(timerAck, l.opt.AckDelay, l.ackNow)
+	}
+	return false
+}
+
+// ackNow ends an AckDelay.
+func (l *Link) ackNow() {
+	l.mu.Lock()
+	l.ackTimer = false
+	due := l.ackDue > l.acked
+	l.mu.Unlock()
+	if due {
 		l.Wake()
 	}
 }

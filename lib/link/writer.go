@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	"aioc/lib/wire"
@@ -11,68 +12,169 @@ import (
 
 const (
 	joinBytes = 16 << 10 // small batches are copied into one buffer
+	nowBytes  = 16 << 10 // what Wake writes itself
 	pieceMax  = 1 << 20  // a write's share of WriteTimeout
+
+	// nowGap is the least time between two writes by Wake. Frames that come
+	// faster are gathered by the writer: a system call each would cost more.
+	nowGap = 30 * time.Microsecond
 )
 
 // write sends what there is whenever it is woken, until the link closes.
 func (l *Link) write() {
-	var b wire.Batch
-	var spare []byte
-	var join []byte
 	for {
 		select {
 		case <-l.wake:
 		case <-l.done:
 			return
 		}
-		for {
-			own, more := l.gather(&b, spare)
-			if len(b.Spans) == 0 {
-				if !more {
-					l.Close(nil)
-				}
-				break
-			}
-			if b.Bytes <= joinBytes && len(b.Spans) > 1 {
-				join = join[:0]
-				for _, s := range b.Spans {
-					join = append(join, s...)
-				}
-				b.Spans = append(b.Spans[:0], join)
-			}
-			if err := l.writeAll(b.Spans); err != nil {
-				l.Close(fmt.Errorf("write: %w", err))
-				return
-			}
-			spare = nil
-			if cap(own) <= 64<<10 {
-				spare = own[:0]
-			}
-			l.wrote()
-		}
-		b.Reset()
-		if cap(join) > 0 && len(l.wake) == 0 {
-			join = nil // an idle link keeps no buffers
-			spare = nil
+		for more := true; more; {
+			l.writing.Lock()
+			more = l.writeSome()
+			l.writing.Unlock()
 		}
 	}
 }
 
-// gather fills b with the link's own frames and then the source's. It returns
-// the memory of the own frames, for reuse, and false when the link is
-// finishing.
-func (l *Link) gather(b *wire.Batch, spare []byte) (own []byte, more bool) {
+// writeSome writes one batch, waiting for the socket, and reports whether
+// there was one. The right to write is held.
+func (l *Link) writeSome() bool {
+	if len(l.rest) > 0 {
+		if err := l.writeAll([][]byte{l.rest}); err != nil {
+			l.broken(fmt.Errorf("write: %w", err))
+			return false
+		}
+		l.rest = nil
+		l.settling.Lock()
+		l.wrote(nil)
+		l.settling.Unlock()
+	}
+	b := &l.batch
+	own, more := l.gather(b, batchBytes)
+	if len(b.Spans) == 0 {
+		if !more {
+			l.Close(nil)
+		}
+		// An idle link keeps no buffers.
+		l.join, l.spare, l.busy = nil, nil, false
+		b.Reset()
+		return false
+	}
+	l.joined(b)
+	l.busy = b.Bytes > nowBytes
+	if err := l.writeAll(b.Spans); err != nil {
+		l.broken(fmt.Errorf("write: %w", err))
+		return false
+	}
+	l.settling.Lock()
+	l.wrote(own)
+	l.settling.Unlock()
+	return true
+}
+
+// joined makes one span of a small batch.
+func (l *Link) joined(b *wire.Batch) {
+	if b.Bytes > joinBytes || len(b.Spans) < 2 {
+		return
+	}
+	l.join = l.join[:0]
+	for _, s := range b.Spans {
+		l.join = append(l.join, s...)
+	}
+	b.Spans = append(b.Spans[:0], l.join)
+}
+
+// writeNow writes what there is, if it is little, nobody is writing and the
+// socket takes it at once. It saves the way over another goroutine, which is
+// most of what a single message takes. It reports false when the writer is to
+// look.
+func (l *Link) writeNow() bool {
+	if l.direct == nil || !l.writing.TryLock() {
+		return false
+	}
+	defer l.writing.Unlock()
+	// The source may be what wakes the link, while it is told something. And it
+	// may wake others, so this waits for no lock that another link holds.
+	if !l.settling.TryLock() {
+		return false
+	}
+	defer l.settling.Unlock()
+	if l.over() {
+		return false
+	}
+	now := time.Now()
+	if l.busy || len(l.rest) > 0 || now.Sub(l.nowAt) < nowGap {
+		return false
+	}
+	l.nowAt = now
+	b := &l.batch
+	own, more := l.gather(b, nowBytes)
+	if !more {
+		l.keep(b)
+		return false
+	}
+	if len(b.Spans) == 0 {
+		return true
+	}
+	l.busy = b.Bytes > nowBytes
+	l.joined(b)
+	if len(b.Spans) > 1 {
+		l.keep(b)
+		return false
+	}
+	n := 0
+	err := l.direct.Write(func(fd uintptr) bool {
+		n, _ = syscall.Write(int(fd), b.Spans[0])
+		return true // what did not fit is the writer's, and so are errors
+	})
+	if err != nil {
+		n = 0
+	}
+	if n = max(n, 0); n < len(b.Spans[0]) {
+		b.Spans[0] = b.Spans[0][n:]
+		l.keep(b)
+		return false
+	}
+	l.wrote(own)
+	return !l.busy
+}
+
+// keep copies what is in the batch for the writer.
+func (l *Link) keep(b *wire.Batch) {
+	for _, s := range b.Spans {
+		l.rest = append(l.rest, s...)
+	}
+}
+
+// direct returns how to write to conn without waiting, nil when there is no way.
+func direct(conn net.Conn) syscall.RawConn {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		raw, _ := c.SyscallConn()
+		return raw
+	case *net.UnixConn:
+		raw, _ := c.SyscallConn()
+		return raw
+	}
+	return nil
+}
+
+// gather fills b with the link's own frames and then the source's, about size
+// bytes. It returns the memory of the own frames, for reuse, and false when the
+// link is finishing.
+func (l *Link) gather(b *wire.Batch, size int) (own []byte, more bool) {
 	b.Reset()
 	l.mu.Lock()
 	l.queueNacks() // before the acknowledgement that covers their numbers
 	if l.ackDue > l.acked {
-		l.acked = l.ackDue
+		l.acked, l.ackBytes = l.ackDue, 0
 		h := append([]byte(`{"ackto": `), strconv.FormatUint(l.acked, 10)...)
 		h = append(h, `, "message_type": "_ack", "source_id": `...)
 		h = append(wire.AppendString(h, l.opt.ID), '}')
 		l.out, _ = wire.AppendFrame(l.out, h, nil, nil)
 	}
-	own, l.out = l.out, spare
+	own, l.out = l.out, l.spare[:0]
+	l.spare = nil
 	if l.drained != nil {
 		close(l.drained)
 		l.drained = nil
@@ -97,7 +199,7 @@ func (l *Link) gather(b *wire.Batch, spare []byte) (own []byte, more bool) {
 		return own, more
 	}
 	before := b.Bytes
-	n := (*s).Take(b, batchBytes, room)
+	n := (*s).Take(b, size, room)
 	if n > 0 {
 		l.mu.Lock()
 		l.taken += uint64(n)
@@ -109,22 +211,29 @@ func (l *Link) gather(b *wire.Batch, spare []byte) (own []byte, more bool) {
 	return own, more
 }
 
-// wrote accounts for a batch that has been written.
-func (l *Link) wrote() {
+// wrote accounts for a batch that has been written, of which own are the link's
+// own frames. settling is held.
+func (l *Link) wrote(own []byte) {
+	if cap(own) <= 64<<10 {
+		l.spare = own[:0]
+	}
+	l.settleBatch()
 	l.mu.Lock()
-	l.written = l.taken
-	decided, ackLate, oneLate := l.decided, l.ackLate, l.oneLate
-	l.ackLate, l.oneLate = 0, nil
-	written := l.written
+	decided, written := l.decided, l.written
 	l.mu.Unlock()
 	if decided && !l.acks.Load() {
 		l.finish(written, false)
 	}
-	if ackLate > 0 {
-		l.finish(ackLate, true)
-	}
-	for _, a := range oneLate {
-		l.finishOne(a.n, a.err)
+}
+
+// broken ends the link because a write failed. The reader still takes what is
+// here already: the other end may have acknowledged frames before it went.
+func (l *Link) broken(err error) {
+	l.mu.Lock()
+	first := l.closeLocked(err)
+	l.mu.Unlock()
+	if first && l.conn.SetReadDeadline(time.Now().Add(lastWords)) != nil {
+		l.conn.Close()
 	}
 }
 

@@ -51,7 +51,9 @@ func (b *Budget) take(n int) bool {
 	return true
 }
 
-// give returns n bytes, and what its caller must call when it holds no lock.
+// give returns n bytes, and what its caller must call when it holds no lock:
+// those who wait for room, as soon as there is any. One whose queue another
+// fills for good must not wait for that one.
 func (b *Budget) give(n int) (calls []func()) {
 	if b == nil {
 		return nil
@@ -59,7 +61,7 @@ func (b *Budget) give(n int) (calls []func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= n
-	if b.used <= b.max-b.max/8 {
+	if b.used == 0 || b.used+smallBlock <= b.max {
 		b.tight = false
 		calls, b.room = b.room, nil
 	}

@@ -1,8 +1,6 @@
 package queue
 
 import (
-	"cmp"
-	"slices"
 	"sync"
 
 	"aioc/lib/wire"
@@ -74,7 +72,7 @@ type lane struct {
 	name string
 	prio int
 
-	back  []item // given back by takers, in order; before all in wait
+	back  heap // given back by takers; before all in wait
 	wait  ring
 	tail  *block // where the next frame goes; nil when there is none with room
 	bytes int    // of what is not finished
@@ -83,7 +81,21 @@ type lane struct {
 	asked bool // the budget will call announceRoom
 }
 
-var memory = sync.Pool{New: func() any { return new([fullBlock]byte) }}
+var smallBlocks, fullBlocks sync.Pool // of *block, empty and of no lane
+
+func newBlock(size int) *block {
+	var b any
+	switch size {
+	case smallBlock:
+		b = smallBlocks.Get()
+	case fullBlock:
+		b = fullBlocks.Get()
+	}
+	if b != nil {
+		return b.(*block)
+	}
+	return &block{buf: make([]byte, 0, size)}
+}
 
 func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 	q := l.q
@@ -147,48 +159,42 @@ func (l *lane) grow(frames []byte) error {
 	case l.bytes == 0 && len(frames) <= smallBlock:
 		size = smallBlock
 	}
+	if old := l.tail; old != nil && old.live == 0 {
+		l.tail = nil
+		l.free(old)
+	}
 	if !l.q.budget.take(size) {
 		return ErrFull
 	}
-	if old := l.tail; old != nil {
-		l.tail = nil
-		if old.live == 0 {
-			l.free(old)
-		}
-	}
-	blk := &block{lane: l}
-	if size == fullBlock {
-		blk.buf = memory.Get().(*[fullBlock]byte)[:0]
-	} else {
-		blk.buf = make([]byte, 0, size)
-	}
-	l.q.addBlock(blk)
-	l.tail = blk
+	l.tail = newBlock(size)
+	l.tail.lane = l
+	l.q.addBlock(l.tail)
 	return nil
 }
 
 func (l *lane) free(b *block) {
 	l.q.pending = append(l.q.pending, l.q.budget.give(cap(b.buf))...)
-	if cap(b.buf) == fullBlock {
-		memory.Put((*[fullBlock]byte)(b.buf[:fullBlock]))
-	}
-	b.buf = nil
 	l.q.dropBlock(b)
+	b.lane, b.buf = nil, b.buf[:0]
+	switch cap(b.buf) {
+	case smallBlock:
+		smallBlocks.Put(b)
+	case fullBlock:
+		fullBlocks.Put(b)
+	}
 }
 
 // release gives up an item's share of its block.
 func (l *lane) release(it *item) {
 	b := l.q.blocks[it.blk]
 	l.bytes -= int(it.n) + overhead
-	if b.live--; b.live > 0 {
-		return
+	if b.live--; b.live == 0 && b != l.tail {
+		l.free(b)
 	}
-	switch {
-	case b != l.tail:
-		l.free(b)
-	case l.bytes == 0:
+	// The tail stays as long as the lane has something, empty or not.
+	if tail := l.tail; tail != nil && l.bytes == 0 {
 		l.tail = nil
-		l.free(b)
+		l.free(tail)
 	}
 }
 
@@ -206,13 +212,10 @@ func (l *lane) head() (uint64, bool) {
 // pop removes the first message if its sequence number is below bound.
 func (l *lane) pop(bound uint64) (it item, ok bool) {
 	if len(l.back) > 0 {
-		if it = l.back[0]; it.seq > bound {
+		if l.back[0].seq > bound {
 			return item{}, false
 		}
-		if l.back = l.back[1:]; len(l.back) == 0 {
-			l.back = nil
-		}
-		return it, true
+		return l.back.pop(), true
 	}
 	if l.wait.n == 0 || l.wait.at(0).seq > bound {
 		return item{}, false
@@ -222,19 +225,13 @@ func (l *lane) pop(bound uint64) (it item, ok bool) {
 	return it, true
 }
 
-// giveBack puts items that a taker had, in order, back to the front.
-func (l *lane) giveBack(items []item) {
+// giveBack puts an item that a taker had back where it was.
+func (l *lane) giveBack(it item) {
 	if l.q.closed {
-		for i := range items {
-			l.lose(&items[i])
-		}
+		l.lose(&it)
 		return
 	}
-	sorted := len(l.back) == 0 || l.back[len(l.back)-1].seq < items[0].seq
-	l.back = append(l.back, items...)
-	if !sorted {
-		slices.SortFunc(l.back, func(a, b item) int { return cmp.Compare(a.seq, b.seq) })
-	}
+	l.back.push(it)
 }
 
 func (l *lane) lose(it *item) {

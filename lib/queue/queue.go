@@ -11,6 +11,7 @@ package queue
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"aioc/lib/wire"
@@ -72,8 +73,15 @@ func New(limit int, budget *Budget, priorities map[string]int) *Queue {
 
 // unlock releases mu and then calls what was put off until then.
 func (q *Queue) unlock() {
+	var few [4]func() // on the stack: this is once or more per put and take
 	calls := q.pending
-	q.pending = nil
+	if len(calls) <= len(few) {
+		calls = few[:copy(few[:], calls)]
+		clear(q.pending)
+		q.pending = q.pending[:0]
+	} else {
+		q.pending = nil
+	}
 	q.mu.Unlock()
 	for _, f := range calls {
 		f()
@@ -184,24 +192,27 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
-// Close refuses further puts and discards what is not finished; it returns how
-// many messages that were. Their notes are told ErrClosed. Takers get nothing
-// more.
+// Close refuses further puts and discards what waits; it returns how many
+// messages that were. What takers have in hand is discarded when they give it
+// back. Notes of what is discarded are told ErrClosed. Takers get nothing more.
 func (q *Queue) Close() (discarded int) {
 	q.mu.Lock()
 	defer q.unlock()
 	if q.closed {
 		return 0
 	}
+	return q.shut()
+}
+
+// shut closes the queue.
+func (q *Queue) shut() (discarded int) {
 	q.closed = true
 	for _, l := range q.lanes {
 		discarded += l.discard()
 		l.callRoom()
 	}
-	for _, t := range q.idle {
-		q.pending = append(q.pending, t.ready)
-	}
-	q.idle = nil
+	q.stats.Waiting = 0
+	q.wake()
 	q.checkEmpty()
 	return discarded
 }
@@ -214,11 +225,7 @@ func (q *Queue) CloseIfEmpty() bool {
 	if q.closed || q.stats.Waiting+q.stats.InHand > 0 {
 		return false
 	}
-	q.closed = true
-	for _, l := range q.lanes {
-		l.callRoom()
-	}
-	q.checkEmpty()
+	q.shut()
 	return true
 }
 
@@ -257,7 +264,9 @@ type Taker struct {
 
 	// Guarded by q.mu.
 	hand    ring   // taken, not finished
+	left    int    // not finished, of those in hand
 	base    uint64 // number of the first in hand
+	swept   uint64 // below this number only frames that wait to be acknowledged are not finished
 	parked  map[*lane]bool
 	waiting bool // in q.idle
 	closed  bool
@@ -323,6 +332,7 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 		*t.hand.push() = it
 		n++
 	}
+	t.left += n
 	return n
 }
 
@@ -332,13 +342,18 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 func (t *Taker) Done(upTo uint64, acked bool) (n int) {
 	t.q.mu.Lock()
 	defer t.q.unlock()
-	for i := 0; i < t.hand.n && t.base+uint64(i) <= upTo; i++ {
+	i := 0
+	if !acked && t.swept > t.base {
+		i = int(t.swept - t.base)
+	}
+	for ; i < t.hand.n && t.base+uint64(i) <= upTo; i++ {
 		it := t.hand.at(i)
 		if it.flags == 0 || it.flags == noted && (acked || !t.q.note(it).WaitForAck) {
 			t.finish(it, nil)
 			n++
 		}
 	}
+	t.swept = max(t.swept, t.base+uint64(i))
 	t.pop()
 	return n
 }
@@ -375,9 +390,9 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 		}
 		t.parked[l] = true
 	}
-	back := *it
+	l.giveBack(*it)
 	it.flags = finished
-	l.giveBack([]item{back})
+	t.left--
 	q.returned(1)
 	t.pop()
 	return l.name
@@ -414,13 +429,7 @@ func (t *Taker) Watch() {
 func (t *Taker) InHand() int {
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
-	n := 0
-	for i := 0; i < t.hand.n; i++ {
-		if t.hand.at(i).flags&finished == 0 {
-			n++
-		}
-	}
-	return n
+	return t.left
 }
 
 // Close gives back what is not finished, in order. Nobody may still read bytes
@@ -434,32 +443,23 @@ func (t *Taker) Close() {
 	}
 	t.closed = true
 	q.takers--
-	for i, w := range q.idle {
-		if w == t {
-			q.idle = append(q.idle[:i], q.idle[i+1:]...)
-			break
-		}
+	if i := slices.Index(q.idle, t); i >= 0 {
+		q.idle = slices.Delete(q.idle, i, i+1)
 	}
-	back := map[*lane][]item{}
-	n := 0
 	for i := 0; i < t.hand.n; i++ {
 		if it := t.hand.at(i); it.flags&finished == 0 {
-			l := q.blocks[it.blk].lane
-			back[l] = append(back[l], *it)
-			n++
+			q.blocks[it.blk].lane.giveBack(*it)
 		}
 	}
-	t.hand = ring{}
-	for l, items := range back {
-		l.giveBack(items)
-	}
+	n := t.left
+	t.hand, t.left = ring{}, 0
 	q.returned(n)
 }
 
 // returned accounts for n frames given back and lets another taker have them.
 func (q *Queue) returned(n int) {
+	q.stats.InHand -= n
 	if n > 0 && !q.closed {
-		q.stats.InHand -= n
 		q.stats.Waiting += n
 		q.stats.Returned += uint64(n)
 		q.wake()
@@ -482,11 +482,10 @@ func (t *Taker) finish(it *item, err error) {
 	l := q.blocks[it.blk].lane
 	l.release(it)
 	it.flags = finished
-	if !q.closed {
-		q.stats.InHand--
-		q.stats.Done++
-		q.checkEmpty()
-	}
+	t.left--
+	q.stats.InHand--
+	q.stats.Done++
+	q.checkEmpty()
 	if len(l.room) > 0 {
 		l.checkRoom()
 	}

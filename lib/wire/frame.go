@@ -86,24 +86,30 @@ func (r *Reader) resize(size int) error {
 	return nil
 }
 
+// announced returns the length of the frame at start as its first bytes say,
+// or 0 when they are not there yet. It may not fit an int.
+func (r *Reader) announced() int64 {
+	if r.end-r.start < 4 {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint32(r.buf[r.start:])) + 4
+}
+
 // whole returns the length of the frame at start, or 0 when it is not all
 // there yet.
 func (r *Reader) whole() (int, error) {
-	have := r.end - r.start
-	if have < 4 {
+	switch n := r.announced(); {
+	case n == 0:
 		return 0, nil
-	}
-	n := int(binary.LittleEndian.Uint32(r.buf[r.start:])) + 4
-	if n > r.max {
+	case n > int64(r.max):
 		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooBig, n, r.max)
-	}
-	if n < 4+2+4 {
+	case n < 4+2+4:
 		return 0, fmt.Errorf("%w: only %d bytes", ErrFrame, n-4)
-	}
-	if have < n {
+	case n > int64(r.end-r.start):
 		return 0, nil
+	default:
+		return int(n), nil
 	}
-	return n, nil
 }
 
 // Ready reports whether Next can return without reading, so that a caller can
@@ -149,18 +155,22 @@ func (r *Reader) Next(f *Frame) error {
 // sections cuts data and binary out of what follows the header. A length that
 // is larger than what is left means what is left, as in the original.
 func (f *Frame) sections(rest []byte) error {
-	d := int(binary.LittleEndian.Uint32(rest))
-	rest = rest[4:]
-	f.Data, rest = rest[:min(d, len(rest))], rest[min(d, len(rest)):]
+	f.Data, rest = section(rest)
 	f.Binary = nil
 	if f.Header.WithBinary {
 		if len(rest) < 4 {
 			return fmt.Errorf("%w: with_binary without a binary section", ErrFrame)
 		}
-		b := int(binary.LittleEndian.Uint32(rest))
-		f.Binary = rest[4 : 4+min(b, len(rest)-4)]
+		f.Binary, _ = section(rest)
 	}
 	return nil
+}
+
+func section(b []byte) (content, rest []byte) {
+	n := int64(binary.LittleEndian.Uint32(b)) // may not fit an int
+	b = b[4:]
+	k := int(min(n, int64(len(b))))
+	return b[:k], b[k:]
 }
 
 // fill reads once, making room first.
@@ -181,8 +191,10 @@ func (r *Reader) fill() error {
 			size *= 2
 		}
 		r.start, r.end = 0, 0
-	case r.end == size && (size < maxBuffer || have > size/2):
-		size *= 2 // full, and still small or filled by one frame
+	case r.end == size && (size < maxBuffer || r.announced() > int64(size)):
+		// Full, and still small or too small for one frame. whole has
+		// found that a frame of this length is within the limit.
+		size = min(2*size, max(int(r.announced()), maxBuffer))
 	case r.end == size || r.start > size/2:
 		r.start, r.end = 0, copy(r.buf, r.buf[r.start:r.end])
 	}
@@ -250,5 +262,6 @@ func ParseFrame(raw []byte) (f Frame, err error) {
 	if n, err := r.whole(); err != nil || n != len(raw) {
 		return f, fmt.Errorf("%w: not one whole frame", ErrFrame)
 	}
-	return f, r.Next(&f)
+	err = r.Next(&f)
+	return f, err
 }

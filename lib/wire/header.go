@@ -3,7 +3,6 @@ package wire
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -50,14 +49,11 @@ type Header struct {
 // of duplicate keys counts. It allocates only where a string is escaped.
 func (h *Header) Parse(raw []byte) error {
 	*h = Header{Raw: raw}
-	if !utf8.Valid(raw) {
-		return fmt.Errorf("%w: not UTF-8", ErrHeader)
-	}
-	return fields(raw, h.field)
+	return pairs(raw, h.field)
 }
 
 func (h *Header) field(key, value []byte) {
-	switch string(key) {
+	switch string(text(key)) {
 	case "message_type":
 		h.Type = text(value)
 	case "source_id":
@@ -89,7 +85,10 @@ func (h *Header) field(key, value []byte) {
 	case "aioc":
 		h.Extensions = value
 	case "ackto":
-		h.AckTo, _ = strconv.ParseUint(string(value), 10, 64)
+		var err error
+		if h.AckTo, err = strconv.ParseUint(string(value), 10, 64); err != nil {
+			h.AckTo = 0
+		}
 	}
 }
 
@@ -104,8 +103,8 @@ func notNull(value []byte) []byte {
 // header: for rare keys.
 func (h *Header) Field(name string) []byte {
 	var found []byte
-	_ = fields(h.Raw, func(key, value []byte) {
-		if string(key) == name {
+	_ = pairs(h.Raw, func(key, value []byte) {
+		if string(text(key)) == name {
 			found = value
 		}
 	})
@@ -115,7 +114,7 @@ func (h *Header) Field(name string) []byte {
 // Speaks reports whether the announced extensions contain name.
 func (h *Header) Speaks(name string) bool {
 	spoken := false
-	_ = elements(h.Extensions, func(value []byte) {
+	elements(h.Extensions, func(value []byte) {
 		spoken = spoken || string(text(value)) == name
 	})
 	return spoken
@@ -128,36 +127,43 @@ type Edit struct {
 }
 
 // AppendEdited appends the header raw with the edits made: an existing key is
-// changed in place, a new one appended, all other values keep their bytes.
+// changed in place, a new one appended, all other keys and values keep their
+// bytes. The result may be longer than a header can be; AppendFrame says so.
 // raw must have been parsed without error.
 func AppendEdited(dst, raw []byte, edits ...Edit) []byte {
 	dst = append(dst, '{')
 	done := make([]bool, len(edits))
 	first := true
-	pair := func(key, value []byte) {
+	comma := func() {
 		if !first {
 			dst = append(dst, ", "...)
 		}
 		first = false
-		dst = AppendString(dst, string(key))
-		dst = append(dst, ": "...)
-		dst = append(dst, value...)
 	}
-	_ = fields(raw, func(key, value []byte) {
+	_ = pairs(raw, func(key, value []byte) {
+		name := text(key)
 		for i := range edits {
-			if edits[i].Key == string(key) {
-				if !done[i] && edits[i].Value != nil {
-					pair(key, edits[i].Value)
+			if edits[i].Key == string(name) {
+				value = edits[i].Value
+				if done[i] || value == nil {
+					done[i] = true
+					return
 				}
 				done[i] = true
-				return
+				break
 			}
 		}
-		pair(key, value)
+		comma()
+		dst = append(dst, key...)
+		dst = append(dst, ": "...)
+		dst = append(dst, value...)
 	})
 	for i := range edits {
 		if !done[i] && edits[i].Value != nil {
-			pair([]byte(edits[i].Key), edits[i].Value)
+			comma()
+			dst = AppendString(dst, edits[i].Key)
+			dst = append(dst, ": "...)
+			dst = append(dst, edits[i].Value...)
 		}
 	}
 	return append(dst, '}')
@@ -166,18 +172,19 @@ func AppendEdited(dst, raw []byte, edits ...Edit) []byte {
 // Fields calls f for every top-level pair of the JSON object raw, in order:
 // the decoded key and the JSON text of the value. It returns an error that
 // wraps ErrHeader when raw is not one JSON object.
-func Fields(raw []byte, f func(key, value []byte)) error { return fields(raw, f) }
+func Fields(raw []byte, f func(key, value []byte)) error {
+	return pairs(raw, func(key, value []byte) { f(text(key), value) })
+}
 
 // Valid reports whether b is one JSON value in strict form (RFC 8259: no NaN,
 // valid UTF-8) and whether it is compact: no white space outside strings.
 func Valid(b []byte) (valid, compact bool) {
 	s := scanner{b: b, strict: true}
-	s.space()
-	if s.value(0) != nil {
+	end, what := s.value(s.space(0), 0)
+	if what != "" || s.space(end) != len(b) {
 		return false, false
 	}
-	s.space()
-	return s.i == len(b) && utf8.Valid(b), !s.spaced
+	return true, !s.spaced
 }
 
 // ValueEnd returns the end of the JSON value (strict form) at the start of b,
@@ -186,22 +193,16 @@ func Valid(b []byte) (valid, compact bool) {
 // A number is whole only when something follows it, or when final is set.
 func ValueEnd(b []byte, final bool) (n int, err error) {
 	s := scanner{b: b, strict: true}
-	if err := s.value(0); err != nil {
-		if s.i >= len(b) && !final {
-			return 0, nil
-		}
-		return 0, err
+	n, what := s.value(0, 0)
+	switch {
+	case what != "" && (n < len(b) || final):
+		return 0, bad(what, n)
+	case what != "":
+		return 0, nil
+	case n == len(b) && !final && (b[0] == '-' || isDigit(b[0])):
+		return 0, nil
 	}
-	if s.i == len(b) && !final {
-		switch c := b[0]; {
-		case c == '-' || c >= '0' && c <= '9':
-			return 0, nil
-		}
-	}
-	if !utf8.Valid(b[:s.i]) {
-		return 0, errors.New("not UTF-8")
-	}
-	return s.i, nil
+	return n, nil
 }
 
 // AppendString appends s as a JSON string in ASCII, as Python writes it.
@@ -221,6 +222,10 @@ func AppendString(dst []byte, s string) []byte {
 			dst = append(dst, '\\', 'r')
 		case r == '\t':
 			dst = append(dst, '\\', 't')
+		case r == '\b':
+			dst = append(dst, '\\', 'b')
+		case r == '\f':
+			dst = append(dst, '\\', 'f')
 		case r >= 0x20 && r < 0x7f:
 			dst = append(dst, byte(r))
 		case r > 0xffff:
@@ -316,14 +321,7 @@ func truthy(value []byte) bool {
 	case 't', 'N', 'I':
 		return true
 	}
-	// A number is zero when no digit but 0 stands before its exponent.
-	for _, c := range value {
-		if c == 'e' || c == 'E' {
-			break
-		}
-		if c >= '1' && c <= '9' || c == 'I' {
-			return true
-		}
-	}
-	return false
+	// A number that is too small for a float is 0, one too large is not.
+	f, _ := strconv.ParseFloat(string(value), 64)
+	return f != 0
 }

@@ -139,8 +139,9 @@ func (b *bench) prepare(ctx context.Context, c *contest, path string, size int, 
 		}
 	}
 	c.count = min(max(20<<20/size, 1000), 100_000)
+	least := 1
 	if _, ok := c.subject.(original); ok {
-		c.count, most = 5000, originalMost
+		c.count, least, most = originalLeast, originalLeast, min(originalMost, most)
 	}
 	for range 3 {
 		if c.in, err = writeInput(path, min(c.count, most), size, json); err != nil {
@@ -153,7 +154,7 @@ func (b *bench) prepare(ctx context.Context, c *contest, path string, size int, 
 		if err != nil {
 			return err
 		}
-		c.count = max(int(float64(c.count)*b.target.Seconds()/o.elapsed.Seconds()), 1)
+		c.count = max(int(float64(c.count)*b.target.Seconds()/o.elapsed.Seconds()), least)
 		if o.elapsed > b.target/8 {
 			break
 		}
