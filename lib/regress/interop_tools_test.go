@@ -307,11 +307,13 @@ func (l *lines) Write(b []byte) (int, error) {
 
 // driver runs the original's API and remote tool: testdata/interop/api.py.
 type driver struct {
-	host  *host
-	proc  *process
-	stdin io.Writer
+	host *host
+	proc *process
 
-	mu      sync.Mutex
+	writing sync.Mutex // guards stdin; never taken with mu
+	stdin   io.Writer
+
+	mu      sync.Mutex // guards what follows
 	n       int
 	waiting map[int]chan reply
 	boxes   map[string]*inbox
@@ -402,11 +404,14 @@ func (d *driver) do(o op) (reply, error) {
 	d.n++
 	o["id"] = d.n
 	d.waiting[d.n] = answer
-	line, err := json.Marshal(o)
-	if err == nil {
-		_, err = d.stdin.Write(append(line, '\n'))
-	}
 	d.mu.Unlock()
+	line, err := json.Marshal(o)
+	if err != nil {
+		return reply{}, err
+	}
+	d.writing.Lock()
+	_, err = d.stdin.Write(append(line, '\n'))
+	d.writing.Unlock()
 	if err != nil {
 		return reply{}, err
 	}

@@ -79,6 +79,9 @@ func (b *bench) throughput(ctx context.Context, size int, tls bool) {
 	fmt.Fprintln(b.log, "bench:", what)
 	var list []*contest
 	for i, s := range b.subjects(size, tls) {
+		if ctx.Err() != nil {
+			return
+		}
 		c := &contest{subject: s}
 		path := filepath.Join(b.dir, fmt.Sprintf("input%d", i))
 		if err := b.prepare(ctx, c, path, size, tls); err != nil {
@@ -214,6 +217,9 @@ func (b *bench) roundTrips(ctx context.Context, tls bool) {
 	p50, p99 := map[string][]float64{}, map[string][]float64{}
 	for range b.runs {
 		for _, a := range slices.Clone(askers) {
+			if ctx.Err() != nil {
+				return
+			}
 			took, err := a.ask(ctx, warm, count, size, tls)
 			if err != nil {
 				b.failed(what+", "+a.name(), err)
