@@ -69,8 +69,10 @@ type Client struct {
 	info  Info // not changed after Open
 	paths config.Paths
 
+	// Made by Open and not used yet, one of them. mu guards them.
 	mu     sync.Mutex
-	opened *channel // made by Open and not used yet
+	opened *channel
+	python net.Conn // to the send socket of a Python connector
 
 	asker asker
 
@@ -107,10 +109,11 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 		}
 		return nil, dialError(c.paths.SendSocket, legacy)
 	}
-	conn.Close()
 	if err := c.find(t, false); err != nil {
+		conn.Close()
 		return nil, err
 	}
+	c.python = conn // a connection that says nothing makes the original log an error
 	return c, nil
 }
 
@@ -181,11 +184,14 @@ func (c *Client) Info() Info { return c.info }
 // Close ends what is still open. Senders and receivers end by themselves.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	ch := c.opened
-	c.opened = nil
+	ch, python := c.opened, c.python
+	c.opened, c.python = nil, nil
 	c.mu.Unlock()
 	if ch != nil {
 		ch.conn.Close()
+	}
+	if python != nil {
+		python.Close()
 	}
 	c.asker.close()
 	c.responding.Lock()

@@ -48,7 +48,7 @@ type Receiver struct {
 }
 
 // ackDelay is how long the connector may wait to hear what has been received.
-const ackDelay = 2 * time.Millisecond
+const ackDelay = 25 * time.Millisecond
 
 // errOver ends a link whose receiver has all it wants.
 var errOver = errors.New("done")
@@ -99,7 +99,11 @@ func (r *Receiver) Run(ctx context.Context) error {
 
 // consume receives over one connection.
 func (r *Receiver) consume(ctx context.Context, ch *channel) error {
-	l := link.New(ch.conn, ch.r, link.Options{ID: r.c.info.Name, Handler: (*arrivals)(r), Announced: true, AckDelay: ackDelay})
+	o := link.Options{ID: r.c.info.Name, Handler: (*arrivals)(r), Announced: true}
+	if !r.o.Drain && !r.o.Manual { // the connector waits for those
+		o.AckDelay = ackDelay
+	}
+	l := link.New(ch.conn, ch.r, o)
 	r.mu.Lock()
 	r.l, r.base, r.batch = l, r.last, 0
 	want := struct {

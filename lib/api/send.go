@@ -82,10 +82,16 @@ func (s *Sender) openNative() error {
 }
 
 func (s *Sender) openPython() error {
-	conn, err := net.Dial("unix", s.c.paths.SendSocket)
-	if err != nil {
-		close(s.ended)
-		return dialError(s.c.paths.SendSocket, err)
+	s.c.mu.Lock()
+	conn := s.c.python
+	s.c.python = nil
+	s.c.mu.Unlock()
+	if conn == nil {
+		var err error
+		if conn, err = net.Dial("unix", s.c.paths.SendSocket); err != nil {
+			close(s.ended)
+			return dialError(s.c.paths.SendSocket, err)
+		}
 	}
 	s.link = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{
 		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s), Responses: true,

@@ -19,6 +19,7 @@ import (
 	"aioc/lib/durable"
 	"aioc/lib/fold"
 	"aioc/lib/identity"
+	"aioc/lib/link"
 	"aioc/lib/local"
 	"aioc/lib/peer"
 	"aioc/lib/queue"
@@ -292,6 +293,7 @@ func (c *Connector) stop(grace time.Duration) {
 	s.intakes()
 	timeout, done := context.WithTimeout(context.Background(), grace)
 	c.drainPeers(timeout, boxes)
+	c.finishPeers(timeout, boxes)
 	s.pumps()
 	s.all.Wait()
 	c.drainPrograms(timeout)
@@ -309,6 +311,27 @@ func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 	for _, b := range boxes {
 		if l := b.current(); l != nil {
 			drain(ctx, b.q, l.l.Done())
+		}
+	}
+}
+
+// finishPeers closes the links to the peers, after the acknowledgements of what
+// was taken from them: they would send it again.
+func (c *Connector) finishPeers(ctx context.Context, boxes []*outbox) {
+	if ctx.Err() != nil {
+		return
+	}
+	var links []*link.Link
+	for _, b := range boxes {
+		if p := b.current(); p != nil {
+			p.l.Finish()
+			links = append(links, p.l)
+		}
+	}
+	for _, l := range links {
+		select {
+		case <-l.Done():
+		case <-ctx.Done():
 		}
 	}
 }

@@ -145,9 +145,12 @@ func TestSmallerPrioritiesGoFirst(t *testing.T) {
 	})
 	p := s.peer(t, "c1")
 	s.connected(t, "c1")
+	p.write(`{"message_type": "_ack", "source_id": "c1"}`, "") // says that it speaks nothing else
+	eventually(t, "that is known", func() bool { return s.box("c1", false).current().greeted.Load() })
 	// The first messages fill the connection, since the peer does not read.
 	stuck := strings.Repeat("x", 16<<20)
 	s.send(t, "low", "c1", stuck)
+	eventually(t, "it is on its way", func() bool { return s.box("c1", false).q.Stats().InHand == 1 })
 	for i := range 3 {
 		for _, typ := range []string{"low", "plain", "high"} {
 			s.send(t, typ, "c1", typ+strconv.Itoa(i))

@@ -66,7 +66,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	p := &program{caller: caller}
-	p.intake = intake{c: c, ctx: ctx, native: true}
+	p.intake = intake{c: c, conn: conn, ctx: ctx, native: true}
 	p.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: p, Log: c.log, PassPings: true,
 		Extensions: extensions, Info: c.info,

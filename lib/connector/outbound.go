@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"aioc/lib/config"
 	"aioc/lib/link"
@@ -22,6 +23,7 @@ import (
 type intake struct {
 	c      *Connector
 	l      *link.Link
+	conn   *net.UnixConn
 	ctx    context.Context // ends when messages are taken no more
 	native bool            // our own socket: everything is answered
 	wait   bool            // the program waits for a peer that is away
@@ -50,6 +52,9 @@ type decision struct {
 	id     []byte // request_id
 	answer []byte // transport_id: to be answered with it
 }
+
+// lookEvery is how often somebody who waits looks whether the program is there.
+const lookEvery = 200 * time.Millisecond
 
 var (
 	errIntakeClosed = errors.New("no more messages are taken")
@@ -166,13 +171,29 @@ func (in *intake) room(q *queue.Queue, typ string, need int, err error) error {
 	}
 	room := make(chan struct{})
 	q.OnRoom(typ, need, func() { close(room) })
-	select {
-	case <-room:
-		return nil
-	case <-in.l.Done():
-		return link.ErrClosed
-	case <-in.ctx.Done():
-		return errIntakeClosed
+	return in.await(room)
+}
+
+// await waits for c, at most until the program has left. A Python program may
+// leave as soon as it has written: what it has written counts.
+func (in *intake) await(c <-chan struct{}) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-c:
+			return nil
+		case <-in.l.Done():
+			return link.ErrClosed
+		case <-in.ctx.Done():
+			return errIntakeClosed
+		case <-look.C:
+			// Nobody reads from the connection meanwhile, who would notice.
+			if in.native && hungUp(in.conn) {
+				in.l.Close(nil)
+				return link.ErrClosed
+			}
+		}
 	}
 }
 
@@ -196,12 +217,11 @@ func (in *intake) away() *link.Refusal {
 	defer in.c.release(b)
 	in.how.box = b
 	for b.current() == nil {
-		select {
-		case <-b.whenUp():
-		case <-in.l.Done():
-			return &link.Refusal{Reason: "closed", Text: "connection closed"}
-		case <-in.ctx.Done():
+		switch err := in.await(b.whenUp()); {
+		case errors.Is(err, errIntakeClosed):
 			return &link.Refusal{Reason: "stopped", Text: "the connector is stopped"}
+		case err != nil:
+			return &link.Refusal{Reason: "closed", Text: "connection closed"}
 		}
 	}
 	return nil
@@ -443,7 +463,7 @@ func (c *Connector) reader(conn net.Conn) *wire.Reader {
 
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
-	in := &intake{c: c, ctx: ctx}
+	in := &intake{c: c, conn: conn, ctx: ctx}
 	in.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
 	})

@@ -27,7 +27,7 @@ const maxGreeting = 500 * time.Millisecond
 // ackDelay is how long a peer may wait to hear that a message was taken, unless
 // its sender waits for that. It costs the peer a little memory and saves a
 // packet for a message that is answered.
-const ackDelay = 2 * time.Millisecond
+const ackDelay = 25 * time.Millisecond
 
 // errReplaced ends a link whose peer has come back on another one.
 var errReplaced = errors.New("replaced by a newer connection of the same name")

@@ -13,8 +13,9 @@ import (
 
 // Limits of the commander socket.
 const (
-	maxCommand  = 1 << 20          // bytes of a command or a reply
-	bodyTimeout = 10 * time.Second // for the rest of a command after its length
+	maxCommand  = 1 << 20          // bytes of a command
+	maxReply    = 64 << 20         // bytes of a reply
+	bodyTimeout = 10 * time.Second // for a command, which a tool sends at once
 )
 
 // command is a call as it is sent on the commander socket.
@@ -30,22 +31,26 @@ type command struct {
 // Differs: the original neither answers a command that it does not know or
 // that fails nor closes the connection.
 func (r *Registry) Serve(ctx context.Context, c net.Conn) error {
-	// A tool connects and sends at once.
 	if err := c.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	body, err := readSized(c)
-	if err != nil {
-		if err == io.EOF {
-			return nil // somebody looked whether we are alive
+	body, err := readSized(c, maxCommand)
+	if err == io.EOF {
+		return nil // somebody looked whether we are alive
+	}
+	if err != nil && !errors.Is(err, ErrArgument) {
+		if ctx.Err() != nil {
+			err = ctx.Err()
 		}
-		return err
+		return fmt.Errorf("command: %w", err)
 	}
 	var cmd command
 	var result any
-	if err = json.Unmarshal(body, &cmd); err != nil {
+	if err != nil {
+		// Its length says that it is too big.
+	} else if err = json.Unmarshal(body, &cmd); err != nil {
 		err = fmt.Errorf("%w: the command is not a JSON object with cmd and kwargs", ErrArgument)
 	} else if cmd.Cmd == "" {
 		return nil
@@ -63,12 +68,16 @@ func (r *Registry) Serve(ctx context.Context, c net.Conn) error {
 }
 
 // Call sends one command to the commander socket at path, of this toolkit or
-// the original, and returns the text of the reply. The original does not reply
-// to what it does not know: give ctx a deadline.
+// the original, and returns the text of the reply. kwargs, which may be nil, is
+// what JSON makes an object of. The original does not reply to what it does not
+// know: give ctx a deadline.
 func Call(ctx context.Context, path, name string, kwargs any) (string, error) {
-	args, err := json.Marshal(kwargs)
-	if err != nil {
-		return "", fmt.Errorf("command %s: %w", name, err)
+	args := []byte("{}") // null would make the original fail
+	if kwargs != nil {
+		var err error
+		if args, err = json.Marshal(kwargs); err != nil {
+			return "", fmt.Errorf("command %s: %w", name, err)
+		}
 	}
 	body, err := json.Marshal(command{name, args})
 	if err != nil {
@@ -83,9 +92,12 @@ func Call(ctx context.Context, path, name string, kwargs any) (string, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	if err := writeSized(c, body); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return "", fmt.Errorf("command %s: %w", name, err)
 	}
-	reply, err := readSized(c)
+	reply, err := readSized(c, maxReply)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -95,17 +107,21 @@ func Call(ctx context.Context, path, name string, kwargs any) (string, error) {
 	return string(reply), nil
 }
 
-func readSized(r io.Reader) ([]byte, error) {
+// readSized reads a length and so many bytes. The error is io.EOF when there is
+// not even a length, and wraps ErrArgument when it is more than max.
+func readSized(r io.Reader, max uint32) ([]byte, error) {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
 	}
 	n := binary.LittleEndian.Uint32(size[:])
-	if n > maxCommand {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrArgument, n, maxCommand)
+	if n > max {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrArgument, n, max)
 	}
-	body := make([]byte, n)
-	_, err := io.ReadFull(r, body)
+	body, err := io.ReadAll(io.LimitReader(r, int64(n))) // memory as the bytes arrive
+	if err == nil && len(body) < int(n) {
+		err = io.ErrUnexpectedEOF
+	}
 	return body, err
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,8 @@ func repr(v any) string {
 		return strconv.Itoa(v)
 	case int64:
 		return strconv.FormatInt(v, 10)
+	case float64:
+		return reprFloat(v)
 	case json.Number:
 		return v.String()
 	case []string:
@@ -92,6 +95,24 @@ func repr(v any) string {
 		return "{" + join(keys, func(k string) string { return reprString(k) + ": " + repr(v[k]) }) + "}"
 	}
 	return reprString(fmt.Sprint(v))
+}
+
+// reprFloat is the shortest text that is the same number, with an exponent where
+// Python writes one.
+func reprFloat(f float64) string {
+	switch abs := math.Abs(f); {
+	case math.IsNaN(f):
+		return "nan"
+	case math.IsInf(f, 0):
+		return strings.ToLower(strings.TrimPrefix(fmt.Sprint(f), "+"))
+	case abs != 0 && (abs < 1e-4 || abs >= 1e16):
+		return strconv.FormatFloat(f, 'e', -1, 64)
+	}
+	s := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
 }
 
 func join[T any](list []T, f func(T) string) string {

@@ -100,6 +100,9 @@ func (s *source) Take(b *wire.Batch, max, count int) (n int) {
 		n++
 		return true
 	})
+	if n > 0 {
+		s.change()
+	}
 	return n
 }
 

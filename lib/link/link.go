@@ -164,8 +164,9 @@ type Link struct {
 	writing sync.Mutex
 	batch   wire.Batch
 	join    []byte
+	ownOut  []byte // what of the batch came from out
 	spare   []byte // memory for out
-	rest    []byte // of a batch that did not fit into the socket
+	held    bool   // the batch, or what is left of it, waits for the writer
 	busy    bool   // the last batch was a big one: there is more to come
 	nowAt   time.Time
 	direct  syscall.RawConn // to write without waiting; nil when that cannot be

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	joinBytes = 16 << 10 // small batches are copied into one buffer
+	joinBytes = 16 << 10 // batches up to this are copied into one buffer
 	nowBytes  = 16 << 10 // what Wake writes itself
 	pieceMax  = 1 << 20  // a write's share of WriteTimeout
 
@@ -39,41 +39,33 @@ func (l *Link) write() {
 // writeSome writes one batch, waiting for the socket, and reports whether
 // there was one. The right to write is held.
 func (l *Link) writeSome() bool {
-	if len(l.rest) > 0 {
-		if err := l.writeAll([][]byte{l.rest}); err != nil {
-			l.broken(fmt.Errorf("write: %w", err))
+	b := &l.batch
+	if !l.held {
+		more := l.gather(batchBytes)
+		if len(b.Spans) == 0 {
+			if !more {
+				l.Close(nil)
+			}
+			// An idle link keeps no buffers.
+			l.join, l.spare, l.busy = nil, nil, false
 			return false
 		}
-		l.rest = nil
-		l.settling.Lock()
-		l.wrote(nil)
-		l.settling.Unlock()
 	}
-	b := &l.batch
-	own, more := l.gather(b, batchBytes)
-	if len(b.Spans) == 0 {
-		if !more {
-			l.Close(nil)
-		}
-		// An idle link keeps no buffers.
-		l.join, l.spare, l.busy = nil, nil, false
-		b.Reset()
-		return false
-	}
-	l.joined(b)
+	l.held = false
 	l.busy = b.Bytes > nowBytes
 	if err := l.writeAll(b.Spans); err != nil {
 		l.broken(fmt.Errorf("write: %w", err))
 		return false
 	}
 	l.settling.Lock()
-	l.wrote(own)
+	l.wrote()
 	l.settling.Unlock()
 	return true
 }
 
 // joined makes one span of a small batch.
-func (l *Link) joined(b *wire.Batch) {
+func (l *Link) joined() {
+	b := &l.batch
 	if b.Bytes > joinBytes || len(b.Spans) < 2 {
 		return
 	}
@@ -103,47 +95,38 @@ func (l *Link) writeNow() bool {
 		return false
 	}
 	now := time.Now()
-	if l.busy || len(l.rest) > 0 || now.Sub(l.nowAt) < nowGap {
+	if l.busy || l.held || now.Sub(l.nowAt) < nowGap {
 		return false
 	}
 	l.nowAt = now
 	b := &l.batch
-	own, more := l.gather(b, nowBytes)
-	if !more {
-		l.keep(b)
-		return false
+	for {
+		more := l.gather(nowBytes)
+		if len(b.Spans) == 0 {
+			return more // the source knows that it has to wake us
+		}
+		if l.busy = b.Bytes >= nowBytes; !l.busy {
+			b.Spans[0] = b.Spans[0][l.writeDirect(b.Spans[0]):]
+		}
+		if len(b.Spans[0]) > 0 {
+			l.held = true
+			return false
+		}
+		l.wrote()
 	}
-	if len(b.Spans) == 0 {
-		return true
-	}
-	l.busy = b.Bytes > nowBytes
-	l.joined(b)
-	if len(b.Spans) > 1 {
-		l.keep(b)
-		return false
-	}
-	n := 0
-	err := l.direct.Write(func(fd uintptr) bool {
-		n, _ = syscall.Write(int(fd), b.Spans[0])
-		return true // what did not fit is the writer's, and so are errors
-	})
-	if err != nil {
-		n = 0
-	}
-	if n = max(n, 0); n < len(b.Spans[0]) {
-		b.Spans[0] = b.Spans[0][n:]
-		l.keep(b)
-		return false
-	}
-	l.wrote(own)
-	return !l.busy
 }
 
-// keep copies what is in the batch for the writer.
-func (l *Link) keep(b *wire.Batch) {
-	for _, s := range b.Spans {
-		l.rest = append(l.rest, s...)
+// writeDirect writes as much of p as the socket takes at once. What did not fit
+// is the writer's to write, and so are errors to meet.
+func (l *Link) writeDirect(p []byte) (n int) {
+	err := l.direct.Write(func(fd uintptr) bool {
+		n, _ = syscall.Write(int(fd), p)
+		return true
+	})
+	if err != nil {
+		return 0
 	}
+	return max(n, 0)
 }
 
 // direct returns how to write to conn without waiting, nil when there is no way.
@@ -159,10 +142,11 @@ func direct(conn net.Conn) syscall.RawConn {
 	return nil
 }
 
-// gather fills b with the link's own frames and then the source's, about size
-// bytes. It returns the memory of the own frames, for reuse, and false when the
-// link is finishing.
-func (l *Link) gather(b *wire.Batch, size int) (own []byte, more bool) {
+// gather fills the batch with the link's own frames and then the source's,
+// about size bytes. It reports false when the link is finishing. A batch that
+// is small is one span.
+func (l *Link) gather(size int) (more bool) {
+	b := &l.batch
 	b.Reset()
 	l.mu.Lock()
 	l.queueNacks() // before the acknowledgement that covers their numbers
@@ -173,8 +157,9 @@ func (l *Link) gather(b *wire.Batch, size int) (own []byte, more bool) {
 		h = append(wire.AppendString(h, l.opt.ID), '}')
 		l.out, _ = wire.AppendFrame(l.out, h, nil, nil)
 	}
-	own, l.out = l.out, l.spare[:0]
-	l.spare = nil
+	own := l.out
+	l.out, l.spare = l.spare[:0], nil
+	l.ownOut = own
 	if l.drained != nil {
 		close(l.drained)
 		l.drained = nil
@@ -196,7 +181,7 @@ func (l *Link) gather(b *wire.Batch, size int) (own []byte, more bool) {
 	b.Add(own, 0)
 	s := l.source.Load()
 	if s == nil || room <= 0 {
-		return own, more
+		return more
 	}
 	before := b.Bytes
 	n := (*s).Take(b, size, room)
@@ -208,15 +193,16 @@ func (l *Link) gather(b *wire.Batch, size int) (own []byte, more bool) {
 		l.marks = append(l.marks, mark{l.taken, b.Bytes - before})
 		l.mu.Unlock()
 	}
-	return own, more
+	l.joined()
+	return more
 }
 
-// wrote accounts for a batch that has been written, of which own are the link's
-// own frames. settling is held.
-func (l *Link) wrote(own []byte) {
-	if cap(own) <= 64<<10 {
-		l.spare = own[:0]
+// wrote accounts for the batch, which has been written. settling is held.
+func (l *Link) wrote() {
+	if cap(l.ownOut) <= 64<<10 {
+		l.spare = l.ownOut[:0]
 	}
+	l.ownOut = nil
 	l.settleBatch()
 	l.mu.Lock()
 	decided, written := l.decided, l.written

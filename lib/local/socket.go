@@ -23,10 +23,16 @@ var ErrInUse = errors.New("in use by a running process")
 
 // Listener listens on a Unix socket.
 type Listener struct {
-	ln   *net.UnixListener
+	ln   acceptor
 	path string
 	info fs.FileInfo // of the socket we made
 	once sync.Once
+}
+
+// acceptor is what a Listener needs of a net.UnixListener.
+type acceptor interface {
+	AcceptUnix() (*net.UnixConn, error)
+	Close() error
 }
 
 // Options of a listening socket.
@@ -40,17 +46,25 @@ type Options struct {
 // Listen makes a socket at path, which has its mode and owner from its first
 // moment: it is bound in a private directory beside it and then renamed. A
 // socket left behind by a dead process is replaced; one that is alive is not
-// touched and the error wraps ErrInUse. Anything else at path is an error.
+// touched and the error wraps ErrInUse. Anything else at path is an error. What
+// a process that died on the way to here left beside path is removed.
 func Listen(path string, o Options) (*Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("socket %s: the name has %d bytes, at most %d are possible: use a shorter directory", path, len(path), maxPath)
+	}
 	if err := vacant(path); err != nil {
 		return nil, err
 	}
-	private, err := os.MkdirTemp(filepath.Dir(path), ".s") // 0700
+	sweep(filepath.Dir(path))
+	private, err := newPrivate(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	defer os.RemoveAll(private)
-	inside := filepath.Join(private, "s")
+	defer private.remove()
+	inside := private.socket()
+	if len(inside) > maxPath {
+		return nil, fmt.Errorf("socket %s: the directory leaves too little room in a name of at most %d bytes: use a shorter one", path, maxPath)
+	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: inside, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
@@ -126,11 +140,13 @@ func (l *Listener) Close() {
 }
 
 // Serve accepts until ctx ends or the listener is closed, calls serve for each
-// connection in a goroutine of its own, and returns after all of them. serve
-// must return when its ctx ends.
+// connection in a goroutine of its own, and returns after all of them; the
+// listener is closed then. serve closes the connection, and must return when its
+// ctx ends.
 func (l *Listener) Serve(ctx context.Context, serve func(ctx context.Context, c *net.UnixConn)) {
 	stop := context.AfterFunc(ctx, l.Close)
 	defer stop()
+	defer l.Close()
 	var all sync.WaitGroup
 	defer all.Wait()
 	pause := time.Duration(0)

@@ -186,14 +186,18 @@ func (h *host) start(t *testing.T) {
 
 // keepStdin gives a command a standard input that ends with this process, even
 // when this process is killed.
-func keepStdin(t *testing.T, cmd *exec.Cmd) io.Writer {
+func keepStdin(t *testing.T, cmd *exec.Cmd) *os.File {
 	t.Helper()
-	in, err := cmd.StdinPipe()
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { in.Close() })
-	return in
+	cmd.Stdin = r
+	t.Cleanup(func() {
+		r.Close()
+		w.Close()
+	})
+	return w
 }
 
 // plainEnv is the environment without what would choose another connector.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestInterop holds this family and the original against each other, in every
@@ -96,13 +97,23 @@ func testMessages(t *testing.T, py python) {
 			p := newPair(t, py, server, client, tls, types, 0, nil)
 			p.start(t)
 			for _, c := range combinations {
-				t.Run(fmt.Sprintf("tools=%s,%s", c.server, c.client), func(t *testing.T) {
+				step(t, fmt.Sprintf("tools=%s,%s", c.server, c.client), func(t *testing.T) {
 					testTools(t, p, c)
 				})
 			}
 		}})
 	})
 	together(t, 2, tests)
+}
+
+// step runs a subtest, and ends the test when it failed by waiting in vain: then
+// all that follow would do the same.
+func step(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	began := time.Now()
+	if !t.Run(name, f) && time.Since(began) >= patience {
+		t.Fatalf("%s waited in vain: what follows it is not tried", name)
+	}
 }
 
 // route is a direction in which messages go.
@@ -120,13 +131,13 @@ func testTools(t *testing.T, p pair, c combination) {
 		{"to the server", p.client, p.server, client, server},
 		{"to the client", p.server, p.client, server, client},
 	}
-	t.Run("messages", func(t *testing.T) { testSamples(t, routes, "n"+c.String()) })
-	t.Run("envelopes", func(t *testing.T) { testEnvelopes(t, routes, "e"+c.String()) })
-	t.Run("burst", func(t *testing.T) { testBurst(t, routes, "b"+c.String()) })
-	t.Run("large", func(t *testing.T) { testLarge(t, routes, "l"+c.String()) })
-	t.Run("requests", func(t *testing.T) { testRequests(t, routes, "r"+c.String()) })
-	t.Run("answers", func(t *testing.T) { testAnswers(t, routes, "m"+c.String()) })
-	t.Run("ping", func(t *testing.T) { testPing(t, routes) })
+	step(t, "messages", func(t *testing.T) { testSamples(t, routes, "n"+c.String()) })
+	step(t, "envelopes", func(t *testing.T) { testEnvelopes(t, routes, "e"+c.String()) })
+	step(t, "burst", func(t *testing.T) { testBurst(t, routes, "b"+c.String()) })
+	step(t, "large", func(t *testing.T) { testLarge(t, routes, "l"+c.String()) })
+	step(t, "requests", func(t *testing.T) { testRequests(t, routes, "r"+c.String()) })
+	step(t, "answers", func(t *testing.T) { testAnswers(t, routes, "m"+c.String()) })
+	step(t, "ping", func(t *testing.T) { testPing(t, routes) })
 }
 
 // everyByte has each byte value once.

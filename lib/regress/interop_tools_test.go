@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,7 +310,7 @@ type driver struct {
 	proc *process
 
 	writing sync.Mutex // guards stdin; never taken with mu
-	stdin   io.Writer
+	stdin   *os.File
 
 	mu      sync.Mutex // guards what follows
 	n       int
@@ -410,10 +409,13 @@ func (d *driver) do(o op) (reply, error) {
 		return reply{}, err
 	}
 	d.writing.Lock()
-	_, err = d.stdin.Write(append(line, '\n'))
+	err = d.stdin.SetWriteDeadline(time.Now().Add(patience))
+	if err == nil {
+		_, err = d.stdin.Write(append(line, '\n'))
+	}
 	d.writing.Unlock()
 	if err != nil {
-		return reply{}, err
+		return reply{}, fmt.Errorf("%s: api.py does not take it: %w", o["op"], err)
 	}
 	select {
 	case r := <-answer:

@@ -259,7 +259,7 @@ func Split(b []byte) (frame, rest []byte) {
 // Header; f points into raw.
 func ParseFrame(raw []byte) (f Frame, err error) {
 	r := Reader{buf: raw, end: len(raw), max: len(raw)}
-	if n, err := r.whole(); err != nil || n != len(raw) {
+	if n, err := r.whole(); err != nil || n == 0 || n != len(raw) {
 		return f, fmt.Errorf("%w: not one whole frame", ErrFrame)
 	}
 	err = r.Next(&f)

@@ -89,12 +89,12 @@ func (s *scanner) nested(i, depth int) (end int, what string) {
 	if depth >= maxDepth {
 		return i, "nested too deep"
 	}
-	closing, pair := byte(']'), s.b[i] == '{'
+	b, pair := s.b, s.b[i] == '{'
+	closing := byte(']')
 	if pair {
 		closing = '}'
 	}
-	i = s.space(i + 1)
-	if s.at(i) == closing {
+	if i = s.space(i + 1); s.at(i) == closing {
 		return i + 1, ""
 	}
 	for {
@@ -104,8 +104,23 @@ func (s *scanner) nested(i, depth int) (end int, what string) {
 			}
 			i = s.space(i + 1)
 		}
-		if i, what = s.value(i, depth+1); what != "" {
+		// value does all of this, but most are strings and numbers.
+		switch {
+		case i == len(b):
+			return i, "expected a value"
+		case b[i] == '"':
+			i, what = quoted(b, i)
+		case isDigit(b[i]):
+			i, what = number(b, i)
+		default:
+			i, what = s.value(i, depth+1)
+		}
+		if what != "" {
 			return i, what
+		}
+		if i < len(b) && b[i] == ',' {
+			i = s.space(i + 1)
+			continue
 		}
 		i = s.space(i)
 		switch s.at(i) {
@@ -127,11 +142,10 @@ func (s *scanner) key(i int) (colon int, what string) {
 	if s.at(i) != '"' {
 		return i, "expected a key"
 	}
-	if i, what = quoted(s.b, i); what != "" {
+	if i, what = quoted(s.b, i); what != "" || s.at(i) == ':' {
 		return i, what
 	}
-	i = s.space(i)
-	if s.at(i) != ':' {
+	if i = s.space(i); s.at(i) != ':' {
 		return i, "expected :"
 	}
 	return i, ""
@@ -202,12 +216,11 @@ func escape(b []byte, i int) (end int, what string) {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		return i + 1, ""
 	case 'u':
-		for n := i + 5; i+1 < n; {
-			i++
-			if i == len(b) {
+		for range 4 {
+			if i++; i == len(b) {
 				return i, "unfinished string"
 			}
-			if c := b[i]; !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
+			if c := b[i]; !isDigit(c) && (c|0x20)-'a' > 'f'-'a' {
 				return i, "bad \\u escape"
 			}
 		}
