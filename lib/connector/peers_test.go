@@ -243,7 +243,7 @@ func TestNothingIsLostOrReorderedWhenTheLinkBreaks(t *testing.T) {
 			sent <- err
 		}()
 	}
-	calm := time.AfterFunc(5*time.Second, func() {
+	calm := time.AfterFunc(3*time.Second, func() {
 		b.mu.Lock()
 		b.off = true
 		b.mu.Unlock()

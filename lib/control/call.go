@@ -72,12 +72,12 @@ func (r *Registry) Serve(ctx context.Context, c net.Conn) error {
 // what JSON makes an object of. The original does not reply to what it does not
 // know: give ctx a deadline.
 func Call(ctx context.Context, path, name string, kwargs any) (string, error) {
-	args := []byte("{}") // null would make the original fail
-	if kwargs != nil {
-		var err error
-		if args, err = json.Marshal(kwargs); err != nil {
-			return "", fmt.Errorf("command %s: %w", name, err)
-		}
+	args, err := json.Marshal(kwargs)
+	if err != nil {
+		return "", fmt.Errorf("command %s: %w", name, err)
+	}
+	if string(args) == "null" {
+		args = []byte("{}") // null would make the original fail
 	}
 	body, err := json.Marshal(command{name, args})
 	if err != nil {
