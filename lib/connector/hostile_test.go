@@ -3,15 +3,18 @@ package connector
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"aioc/lib/api"
+	"aioc/lib/config"
 )
 
 // nonsense is what strangers may write.
@@ -143,7 +146,7 @@ func descriptors(t *testing.T) int {
 
 func TestManyConnectionsLeaveNothing(t *testing.T) {
 	const local, remote, atOnce = 10_000, 2_000, 100
-	s := server(t)
+	s := server(t, func(cfg *config.Config) { cfg.MaxUnidentified = remote }) // so that none is pushed out
 	c := s.client(t, "c1")
 	in := s.receive(t, api.ReceiveOptions{})
 	c.send(t, "any", "", "first")
@@ -167,6 +170,10 @@ func TestManyConnectionsLeaveNothing(t *testing.T) {
 	header := `{"message_type": "any", "source_id": "x", "destination_id": ""}`
 	each(local, func(i int) error {
 		conn, err := net.Dial("unix", c.paths.SendSocket)
+		for errors.Is(err, syscall.EAGAIN) { // the queue of the listening socket is full
+			runtime.Gosched()
+			conn, err = net.Dial("unix", c.paths.SendSocket)
+		}
 		if err != nil {
 			return err
 		}

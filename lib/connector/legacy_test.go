@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"testing"
+	"time"
 
 	"aioc/lib/config"
 	"aioc/lib/wire"
@@ -24,6 +25,18 @@ func listenAt(t *testing.T, path string) *listener {
 	}
 	t.Cleanup(func() { ln.Close() })
 	return &listener{ln: ln, got: make(chan message, 100_000)}
+}
+
+// next returns the next message.
+func (l *listener) next(t *testing.T) message {
+	t.Helper()
+	select {
+	case m := <-l.got:
+		return m
+	case <-time.After(patience):
+		t.Fatal("no message comes")
+	}
+	panic("not reached")
 }
 
 // serve takes connections and reads up to limit messages from each, 0: all.
@@ -58,7 +71,7 @@ func TestAPythonListenerGetsMessages(t *testing.T) {
 			}
 			go l.serve(limit)
 			for i := range 50 {
-				if m := <-l.got; m.data != strconv.Itoa(i) {
+				if m := l.next(t); m.data != strconv.Itoa(i) {
 					t.Fatalf("got %q, want %d", m.data, i)
 				}
 			}
@@ -72,7 +85,7 @@ func TestAPythonListenerGetsMessages(t *testing.T) {
 			again := listenAt(t, s.paths.ReceiveSocket("any"))
 			go again.serve(limit)
 			for i := 50; i < 100; i++ {
-				if m := <-again.got; m.data != strconv.Itoa(i) {
+				if m := again.next(t); m.data != strconv.Itoa(i) {
 					t.Fatalf("got %q, want %d", m.data, i)
 				}
 			}
@@ -90,7 +103,7 @@ func TestAListenerThatComesAndGoesGetsAllThatWasNotWritten(t *testing.T) {
 		list := numbers(100*round, 100*round+100)
 		c.send(t, "any", "", list...)
 		for _, want := range list {
-			if m := <-l.got; m.data != want {
+			if m := l.next(t); m.data != want {
 				t.Fatalf("got %q, want %q", m.data, want)
 			}
 		}
@@ -144,7 +157,7 @@ func TestAProgramThatWritesAndGoesHasSent(t *testing.T) {
 	go l.serve(0)
 	seen := map[string]bool{}
 	for range many {
-		seen[(<-l.got).data] = true
+		seen[l.next(t).data] = true
 	}
 	if len(seen) != many {
 		t.Errorf("got %d different messages, want %d", len(seen), many)

@@ -139,7 +139,7 @@ func TestASenderCanWaitForThePeer(t *testing.T) {
 func TestAWaitingSenderThatLeavesLeavesNothing(t *testing.T) {
 	s := server(t)
 	cl := s.open(t)
-	for range 20 {
+	for range 5 {
 		out := cl.Sender(api.SendOptions{Wait: true})
 		if err := out.Put(cl.Header("any", "nobody"), nil, nil); err != nil {
 			t.Fatal(err)

@@ -109,7 +109,7 @@ func TestAnEndIsNudgedUntilItAnnouncesItself(t *testing.T) {
 		_, f := start(t, Options{Nudge: true, Extensions: both})
 		time.Sleep(nudgeEvery - 1)
 		f.expect()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		f.expect(nudge)
 		f.message("a", "from a plain end")
 		time.Sleep(20 * nudgeEvery)
@@ -135,7 +135,7 @@ func TestAcknowledgementsMayWaitForCompany(t *testing.T) {
 		f.message("a", "3")
 		time.Sleep(delay - 1)
 		f.expect()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		f.expect(acksTo(3))
 		f.message("a", "4")
 		s.put("b") // written anyway

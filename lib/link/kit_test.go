@@ -36,7 +36,6 @@ type source struct {
 	taken   uint64
 	parked  map[string]bool
 	done    []string // "seq", "seq: error", in order
-	numbers []string // calls, as "done 3", "one 2", "return 4", "resume a"
 	closed  int
 	after   []string // calls after Close
 	next    int
@@ -77,7 +76,6 @@ func (s *source) put(types ...string) {
 
 func (s *source) call(format string, args ...any) {
 	c := fmt.Sprintf(format, args...)
-	s.numbers = append(s.numbers, c)
 	if s.closed > 0 {
 		s.after = append(s.after, c)
 	}
@@ -189,12 +187,6 @@ func (s *source) outcome() string {
 		wait = append(wait, fmt.Sprint(it.seq))
 	}
 	return "done " + strings.Join(s.done, " ") + "; in hand " + fmt.Sprint(len(s.hand)) + "; waiting " + strings.Join(wait, " ")
-}
-
-func (s *source) calls() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Join(s.numbers, ", ")
 }
 
 // until waits for a condition on the source, checked with its lock held.

@@ -164,6 +164,7 @@ type Link struct {
 	writing sync.Mutex
 	batch   wire.Batch
 	join    []byte
+	ackBuf  []byte // the batch\'s _ack
 	ownOut  []byte // what of the batch came from out
 	spare   []byte // memory for out
 	held    bool   // the batch, or what is left of it, waits for the writer
@@ -188,6 +189,7 @@ type Link struct {
 	drained   chan struct{}
 	finishing bool   // close when out is written
 	windowed  bool   // SetWindow was called
+	shut      bool   // the writer found the window closed
 	taken     uint64 // frames taken from the source
 	written   uint64 // of those, handed to the kernel
 	inFlight  int    // taken and not finished
@@ -197,14 +199,15 @@ type Link struct {
 	parked    map[string]bool // types the other end has parked
 
 	// Receiving.
-	seen     uint64             // frames that carry a message
-	holds    []hold             // not settled, in order
-	acked    uint64             // last ackto sent
-	ackDue   uint64             // ackto to send with the next write
-	ackBytes int                // of the frames since the last ackto, roughly
-	ackTimer bool               // an AckDelay is running
-	refusing map[string]*refuse // types this end has parked
-	nacks    nackRun            // refusals not queued yet
+	seen      uint64             // frames that carry a message
+	holds     []hold             // not settled, in order
+	acked     uint64             // last ackto sent
+	ackDue    uint64             // ackto to send with the next write
+	ackBytes  int                // of the frames since the last ackto, roughly
+	ackTimer  bool               // an AckDelay is running
+	ackWanted bool               // ackDue is to be written even if nothing else is
+	refusing  map[string]*refuse // types this end has parked
+	nacks     nackRun            // refusals not queued yet
 }
 
 // mark notes that frame n ended a batch of so many bytes.

@@ -38,8 +38,19 @@ func (l *Link) acknowledged(n uint64) error {
 	}
 	l.mu.Unlock()
 	l.finish(n, true)
-	l.signal()
+	l.opened()
 	return nil
+}
+
+// opened makes the writer look if it found the window closed.
+func (l *Link) opened() {
+	l.mu.Lock()
+	closed := l.shut
+	l.shut = false
+	l.mu.Unlock()
+	if closed {
+		l.signal()
+	}
 }
 
 // acknowledgedOne handles an _ack of one frame.
@@ -47,7 +58,7 @@ func (l *Link) acknowledgedOne(n uint64) {
 	l.settling.Lock()
 	defer l.settling.Unlock()
 	l.settleOne(n, outcome{})
-	l.signal()
+	l.opened()
 }
 
 // settleOne tells the source what became of frame n, or notes it when the frame
@@ -125,10 +136,8 @@ func (l *Link) refused(f *wire.Frame) error {
 	why := &Refusal{Reason: clip(reason), Text: clip(string(h.Error))}
 	park := string(h.Field("park")) == "true"
 	count := uint64(1)
-	if park {
-		if c, err := strconv.ParseUint(string(h.Field("count")), 10, 64); err == nil {
-			count = c
-		}
+	if c, err := strconv.ParseUint(string(h.Field("count")), 10, 64); err == nil {
+		count = c
 	}
 	l.settling.Lock()
 	defer l.settling.Unlock()
@@ -347,6 +356,7 @@ func (l *Link) Acknowledge() {
 func (l *Link) AcknowledgeNow() {
 	l.mu.Lock()
 	l.settled()
+	l.ackWanted = true
 	l.mu.Unlock()
 	l.Wake()
 }
@@ -366,6 +376,7 @@ func (l *Link) settled() (now bool) {
 	}
 	l.ackDue = n
 	if l.opt.AckDelay == 0 || n-l.acked > ackFrames || l.ackBytes > ackBytes {
+		l.ackWanted = true
 		return true
 	}
 	if !l.ackTimer {
@@ -380,6 +391,7 @@ func (l *Link) ackNow() {
 	l.mu.Lock()
 	l.ackTimer = false
 	due := l.ackDue > l.acked
+	l.ackWanted = due
 	l.mu.Unlock()
 	if due {
 		l.Wake()

@@ -150,13 +150,6 @@ func (l *Link) gather(size int) (more bool) {
 	b.Reset()
 	l.mu.Lock()
 	l.queueNacks() // before the acknowledgement that covers their numbers
-	if l.ackDue > l.acked {
-		l.acked, l.ackBytes = l.ackDue, 0
-		h := append([]byte(`{"ackto": `), strconv.FormatUint(l.acked, 10)...)
-		h = append(h, `, "message_type": "_ack", "source_id": `...)
-		h = append(wire.AppendString(h, l.opt.ID), '}')
-		l.out, _ = wire.AppendFrame(l.out, h, nil, nil)
-	}
 	own := l.out
 	l.out, l.spare = l.spare[:0], nil
 	l.ownOut = own
@@ -176,25 +169,38 @@ func (l *Link) gather(size int) (more bool) {
 	default:
 		room = l.opt.Window - l.inFlight
 	}
+	l.shut = more && room <= 0
 	l.mu.Unlock()
 
 	b.Add(own, 0)
-	s := l.source.Load()
-	if s == nil || room <= 0 {
-		return more
+	n, before := 0, b.Bytes
+	if s := l.source.Load(); s != nil && room > 0 {
+		n = (*s).Take(b, size, room)
 	}
-	before := b.Bytes
-	n := (*s).Take(b, size, room)
+	l.mu.Lock()
 	if n > 0 {
-		l.mu.Lock()
 		l.taken += uint64(n)
 		l.inFlight += n
 		l.bytes += b.Bytes - before
 		l.marks = append(l.marks, mark{l.taken, b.Bytes - before})
-		l.mu.Unlock()
 	}
+	if l.ackDue > l.acked && (l.ackWanted || b.Bytes > 0 || !more) {
+		// After the own frames: refusals come before what covers their numbers.
+		l.acked, l.ackBytes, l.ackWanted = l.ackDue, 0, false
+		b.Add(l.ackFrame(), 0)
+	}
+	l.mu.Unlock()
 	l.joined()
 	return more
+}
+
+// ackFrame is the _ack of all up to acked. mu and the right to write are held.
+func (l *Link) ackFrame() []byte {
+	h := append([]byte(`{"ackto": `), strconv.FormatUint(l.acked, 10)...)
+	h = append(h, `, "message_type": "_ack", "source_id": `...)
+	h = append(wire.AppendString(h, l.opt.ID), '}')
+	l.ackBuf, _ = wire.AppendFrame(l.ackBuf[:0], h, nil, nil)
+	return l.ackBuf
 }
 
 // wrote accounts for the batch, which has been written. settling is held.
