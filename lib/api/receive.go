@@ -50,6 +50,10 @@ type Receiver struct {
 // ackDelay is how long the connector may wait to hear what has been received.
 const ackDelay = 25 * time.Millisecond
 
+// wideWindow is a window that is not filled while acknowledgements wait: the
+// link sends them sooner when there are many.
+const wideWindow = 8 << 10
+
 // errOver ends a link whose receiver has all it wants.
 var errOver = errors.New("done")
 
@@ -100,7 +104,8 @@ func (r *Receiver) Run(ctx context.Context) error {
 // consume receives over one connection.
 func (r *Receiver) consume(ctx context.Context, ch *channel) error {
 	o := link.Options{ID: r.c.info.Name, Handler: (*arrivals)(r), Announced: true}
-	if !r.o.Drain && !r.o.Manual { // the connector waits for those
+	// With a small window, and when it drains, the connector waits for them.
+	if !r.o.Drain && !r.o.Manual && (r.o.Window <= 0 || r.o.Window >= wideWindow) {
 		o.AckDelay = ackDelay
 	}
 	l := link.New(ch.conn, ch.r, o)

@@ -236,7 +236,6 @@ func (c *Connector) start(ctx context.Context) error {
 		c.log.Info("listening", "addr", ln.Addr().String())
 		// New links end with the intakes, so that stopping can drain.
 		s.all.Go(func() { c.serveLinks(intakeCtx, pumpCtx, ln) })
-		c.ready()
 	} else {
 		d := peer.NewDialer(o)
 		s.all.Go(func() { c.dialLinks(pumpCtx, d) })
@@ -248,6 +247,9 @@ func (c *Connector) start(ctx context.Context) error {
 	c.session = s
 	c.running.Store(true)
 	c.setActive(true)
+	if c.server {
+		c.ready()
+	}
 	return nil
 }
 

@@ -20,6 +20,6 @@
 //	link's writer             link.Run             the batch             link closes          link.Run
 //
 // The reader of a link is the goroutine that calls link.Run. Locks are taken in
-// the order Connector.mu, outbox.mu, queue, link; functions that a queue calls
+// the order Connector.turn, Connector.mu, outbox.mu, queue, link; functions that a queue calls
 // back are called without its lock.
 package connector

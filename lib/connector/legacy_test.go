@@ -79,7 +79,7 @@ func TestAPythonListenerGetsMessages(t *testing.T) {
 			l.ln.Close()
 			c.send(t, "other", "", "other")
 			if preserve {
-				return // the open connection still takes some: see the package's page
+				return // the connection that is open goes on
 			}
 			c.send(t, "any", "", numbers(50, 100)...)
 			again := listenAt(t, s.paths.ReceiveSocket("any"))

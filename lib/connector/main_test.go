@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -458,17 +457,6 @@ func (c *raw) closed() {
 			return
 		}
 	}
-}
-
-// socket returns the path of the file in the connector's directory whose name
-// begins with the prefix.
-func (n *node) socket(t testing.TB, prefix string) string {
-	t.Helper()
-	found, err := filepath.Glob(filepath.Join(n.cfg.Dir(), prefix+"*"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%s*: got %v, %v", prefix, found, err)
-	}
-	return found[0]
 }
 
 // counted returns how often a reason was counted.

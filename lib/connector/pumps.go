@@ -183,6 +183,7 @@ func (f *feed) Done(n uint64, acked bool) (finished int) {
 	if f.keep && !acked {
 		return 0
 	}
+	defer f.checkEmpty()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := 0
@@ -208,7 +209,16 @@ func (f *feed) find(n uint64) (*queue.Taker, uint64) {
 	return s.taker, s.from + n - s.first
 }
 
+// checkEmpty makes the link take again when nothing is in hand any more, so that
+// the program learns that nothing is left.
+func (f *feed) checkEmpty() {
+	if f.empty != nil && f.inHand() == 0 {
+		f.wake()
+	}
+}
+
 func (f *feed) DoneOne(n uint64, err error) bool {
+	defer f.checkEmpty()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t, m := f.find(n)

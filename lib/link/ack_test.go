@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"aioc/lib/wire"
 )
@@ -103,8 +106,8 @@ func TestWhatIsSaidBeforeTheWriteReturnsCountsAfterwards(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSource()
-				_, f := startUnread(t, Options{Announced: true, Source: s})
 				s.takeMax = 3
+				_, f := startUnread(t, Options{Announced: true, Source: s})
 				one := mustFrame(t, `{"message_type": "a", "source_id": "near"}`, "0")
 				s.put("a")
 				if _, err := io.ReadFull(f.conn, make([]byte, len(one))); err != nil {
@@ -150,6 +153,56 @@ func TestAcknowledgementsThatArrivedBeforeAWriteFailedCount(t *testing.T) {
 	b.Close()
 	<-e.result
 	check(t, "outcome", s.outcome(), "done 0 1; in hand 0; waiting 2 3 4 5 6 7")
+}
+
+// gone is a connection whose other end sent its last frames and closed: a write
+// fails before they are read.
+type gone struct {
+	net.Conn
+	last []byte
+	read chan struct{} // closed when a deadline is set
+	shut chan struct{}
+}
+
+func (c *gone) Write([]byte) (int, error)       { return 0, syscall.EPIPE }
+func (c *gone) SetReadDeadline(time.Time) error { close(c.read); return nil }
+func (c *gone) Close() error {
+	select {
+	case <-c.shut:
+	default:
+		close(c.shut)
+	}
+	return nil
+}
+func (c *gone) Read(b []byte) (int, error) {
+	select {
+	case <-c.read:
+	case <-c.shut:
+		return 0, net.ErrClosed
+	}
+	n := copy(b, c.last)
+	c.last = c.last[n:]
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func TestTheLastWordsOfAnEndThatIsGoneAreHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		s.put("a", "a", "a")
+		h := &sink{}
+		c := &gone{read: make(chan struct{}), shut: make(chan struct{})}
+		c.last = append(c.last, mustFrame(t, `{"message_type": "a"}`, "too late to be acknowledged")...)
+		c.last = append(c.last, mustFrame(t, `{"ackto": 2, "message_type": "_ack"}`, "")...)
+		e := run(t, c, Options{Announced: true, Source: s, Handler: h})
+		if err := <-e.result; !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("got %v, want EPIPE", err)
+		}
+		check(t, "outcome", s.outcome(), "done 0 1; in hand 0; waiting 2")
+		check(t, "arrived", h.arrived(), "")
+	})
 }
 
 func TestArrivalsAreAcknowledgedWhenTheFlushHasReturned(t *testing.T) {

@@ -86,6 +86,20 @@ func TestAnAnswerEndsTheCountOfMisses(t *testing.T) {
 	})
 }
 
+// The time of a ping that was answered does not run on for the next one.
+func TestEachPingHasItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		e, f := start(t, Options{KeepAlive: time.Second, KeepAliveTimeout: 1500 * time.Millisecond, KeepAliveMisses: 1})
+		time.Sleep(time.Second + time.Millisecond)
+		f.send(keepAliveAnswer, "")
+		if err := <-e.result; !errors.Is(err, ErrKeepAlive) {
+			t.Errorf("got %v, want ErrKeepAlive", err)
+		}
+		near(t, "the end", started, 3.5)
+	})
+}
+
 func TestAnswersThatNobodyWaitsForAreTakenInSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &sink{}
@@ -139,7 +153,7 @@ func TestAcknowledgementsMayWaitForCompany(t *testing.T) {
 		f.expect(acksTo(3))
 		f.message("a", "4")
 		s.put("b") // written anyway
-		f.expect(acksTo(4), frameOf("b", 0))
+		f.expect(frameOf("b", 0), acksTo(4))
 		time.Sleep(10 * delay)
 		f.expect()
 	})

@@ -152,6 +152,7 @@ type Link struct {
 	done   chan struct{} // closed by Close
 	acks   atomic.Bool   // the other end announced ackto
 	flow   atomic.Bool   // and flow
+	begun  atomic.Bool   // Run has begun
 	source atomic.Pointer[Source]
 	side   sync.WaitGroup // timers, and what else runs beside reader and writer
 
@@ -252,8 +253,10 @@ func (l *Link) Run(ctx context.Context) error {
 		l.Close(ctx.Err())
 	})
 	var writer sync.WaitGroup
-	writer.Go(l.write)
 	l.begin()
+	l.begun.Store(true) // the announcement is the first of what is written
+	l.Wake()
+	writer.Go(l.write)
 	err := l.read()
 	l.Close(err)
 	l.conn.Close() // a writer that failed leaves that to the reader

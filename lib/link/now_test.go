@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -75,9 +76,14 @@ func TestWhatTheSocketDoesNotTakeIsGivenBack(t *testing.T) {
 	s.frame = func(typ string, seq int) []byte {
 		return mustFrame(t, `{"message_type": "`+typ+`"}`, strings.Repeat("x", 2000))
 	}
+	s.takeMax = 5
 	e := run(t, a, Options{Source: s}) // to a plain end
 	for range 100 {
 		s.put("a")
+	}
+	first := make([]byte, 50000)
+	if _, err := io.ReadFull(b, first); err != nil {
+		t.Fatal(err)
 	}
 	s.until(t, "some are written", func() bool { return len(s.done) > 0 })
 	e.Close(nil)
@@ -87,7 +93,7 @@ func TestWhatTheSocketDoesNotTakeIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	arrived := 0
-	for r := wire.NewReader(strings.NewReader(string(data)), wire.MaxFrame); r.Next(&wire.Frame{}) == nil; {
+	for r := wire.NewReader(bytes.NewReader(append(first, data...)), wire.MaxFrame); r.Next(&wire.Frame{}) == nil; {
 		arrived++
 	}
 	if len(s.done) > arrived {
@@ -158,4 +164,27 @@ func TestASourceMayWakeTheLinkAtAnyTime(t *testing.T) {
 	b.Close()
 	<-over
 	check(t, "outcome", s.outcome(), "done 2 1 3; in hand 0; waiting 0")
+}
+
+// Messages that are there before the link runs do not overtake the announcement.
+func TestTheAnnouncementIsTheFirstFrame(t *testing.T) {
+	for range 50 {
+		a, b := pair(t)
+		s := newSource()
+		l := New(a, wire.NewReader(a, wire.MaxFrame), Options{ID: "near", Handler: &sink{}, Source: s, Extensions: both, Dialled: true})
+		s.wake = l.Wake
+		s.put("a", "b")
+		over := make(chan error, 1)
+		go func() { over <- l.Run(t.Context()) }()
+		s.put("c")
+		var f wire.Frame
+		if err := wire.NewReader(b, wire.MaxFrame).Next(&f); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Header.Raw) + " "; got != announcement {
+			t.Fatalf("the first frame is %s", got)
+		}
+		l.Close(nil)
+		<-over
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -120,6 +121,51 @@ func TestRefusalsAreWrittenBeforeTheResume(t *testing.T) {
 		resume := slices.Index(got, own("_resume", "a"))
 		if refusal < 0 || resume < refusal || got[last] != acksTo(2) {
 			t.Errorf("got %q, want the second refusal, then _resume, then the acknowledgement", got)
+		}
+	})
+}
+
+// slow is a source that takes its time to give frames.
+type slow struct {
+	*source
+	taking, gone chan struct{}
+}
+
+func (s *slow) Take(b *wire.Batch, max, count int) int {
+	n := s.source.Take(b, max, count)
+	if n > 0 {
+		s.taking <- struct{}{}
+		<-s.gone
+	}
+	return n
+}
+
+// What is refused while the writer takes frames from the source is told before
+// the acknowledgement that covers its number, or it would be lost.
+func TestARefusalWhileFramesAreTakenComesBeforeItsAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &sink{}
+		s := &slow{newSource(), make(chan struct{}), make(chan struct{})}
+		e, f := start(t, Options{Announced: true, Handler: h, Source: s})
+		s.wake = e.Wake
+		h.onFrame = func(n uint64, f *wire.Frame) error {
+			if string(f.Data) == "refuse" {
+				e.Park(n, "a", &Refusal{Reason: "full", Text: "queue full"})
+			}
+			return nil
+		}
+		f.message("a", "take")
+		f.expect(acksTo(1))
+		s.put("b")
+		<-s.taking
+		f.message("a", "take")
+		f.message("a", "refuse")
+		s.gone <- struct{}{}
+		got := f.take()
+		refused := slices.IndexFunc(got, func(s string) bool { return strings.Contains(s, `"_nack", "transport_id": 3`) })
+		covered := slices.Index(got, acksTo(3))
+		if refused < 0 || covered < refused {
+			t.Errorf("got %q, want the refusal of 3 before the acknowledgement up to 3", got)
 		}
 	})
 }

@@ -81,7 +81,7 @@ func (l *Link) joined() {
 // most of what a single message takes. It reports false when the writer is to
 // look.
 func (l *Link) writeNow() bool {
-	if l.direct == nil || !l.writing.TryLock() {
+	if l.direct == nil || !l.begun.Load() || !l.writing.TryLock() {
 		return false
 	}
 	defer l.writing.Unlock()
@@ -149,7 +149,8 @@ func (l *Link) gather(size int) (more bool) {
 	b := &l.batch
 	b.Reset()
 	l.mu.Lock()
-	l.queueNacks() // before the acknowledgement that covers their numbers
+	l.queueNacks()
+	due := l.ackDue // refusals of these numbers are in out now, and not later
 	own := l.out
 	l.out, l.spare = l.spare[:0], nil
 	l.ownOut = own
@@ -184,9 +185,9 @@ func (l *Link) gather(size int) (more bool) {
 		l.bytes += b.Bytes - before
 		l.marks = append(l.marks, mark{l.taken, b.Bytes - before})
 	}
-	if l.ackDue > l.acked && (l.ackWanted || b.Bytes > 0 || !more) {
+	if due > l.acked && (l.ackWanted || b.Bytes > 0 || !more) {
 		// After the own frames: refusals come before what covers their numbers.
-		l.acked, l.ackBytes, l.ackWanted = l.ackDue, 0, false
+		l.acked, l.ackBytes, l.ackWanted = due, 0, l.ackWanted && l.ackDue > due
 		b.Add(l.ackFrame(), 0)
 	}
 	l.mu.Unlock()

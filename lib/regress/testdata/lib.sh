@@ -84,3 +84,22 @@ server() {
 		port=$((port + 1))
 	done
 }
+
+# client DIR NAME [FLAG ...]: starts aioc-client for the server on port, waits
+# for its socket; its process is client_pid, its log NAME.log
+client() {
+	client_dir=$1 client_name=$2
+	shift 2
+	aioc-client -dir "$client_dir" -addr "127.0.0.1:$port" -name "$client_name" "$@" >>"$client_name.log" 2>&1 &
+	client_pid=$!
+	waitfor 'the client to take messages' "[ -S \"\$(ls -d '$client_dir'/aioc_client_* | head -n 1)\" ] && kill -0 $client_pid"
+}
+
+# stop PID ...: ends the processes and waits for them; one that is stopped
+# goes on first
+stop() {
+	for pid in "$@"; do
+		kill -CONT "$pid" 2>/dev/null
+		kill "$pid" 2>/dev/null && wait "$pid"
+	done
+}
