@@ -221,7 +221,11 @@ func TestASenderSaysHowManyWereTaken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := newDir(t)
-			newFake(t, clientPaths(t, dir, "c1").OwnSocket, test.frame)
+			all := make(chan struct{}) // no answer before all are put
+			newFake(t, clientPaths(t, dir, "c1").OwnSocket, func(l *link.Link, n uint64, f *wire.Frame) error {
+				<-all
+				return test.frame(l, n, f)
+			})
 			c := open(t, dir)
 			s := c.Sender(SendOptions{})
 			for range 10 {
@@ -229,6 +233,7 @@ func TestASenderSaysHowManyWereTaken(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			close(all)
 			if taken, err := s.Finish(within(t)); taken != test.taken || !test.check(err) {
 				t.Errorf("got %d, %#v, want %d", taken, err, test.taken)
 			}

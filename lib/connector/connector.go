@@ -154,17 +154,17 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	}
 	defer own.Close()
 
-	// The sockets outlive a stop, so that a start can be asked for.
+	// Who is quick waits in the backlog of the sockets until all is there. They
+	// outlive a stop, so that a start can be asked for.
+	if err := c.start(ctx); err != nil {
+		return err
+	}
 	sockets, closeSockets := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer closeSockets()
 	all.Go(func() { commander.Serve(sockets, c.serveCommander) })
 	all.Go(func() { own.Serve(sockets, c.serveOwn) })
-
-	if err := c.start(ctx); err != nil {
-		return err
-	}
 	<-ctx.Done()
 	c.stop(grace)
 	c.close()

@@ -99,7 +99,8 @@ func TestNothingIsTakenAfterWhatWasNot(t *testing.T) {
 	if taken, err := out.Finish(within(t)); taken != 10 {
 		t.Errorf("got %d taken, %v, want 10", taken, err)
 	}
-	inOrder(t, in.all(), 10)
+	in.wait(t, 10)
+	inOrder(t, firsts(in.all()), 10)
 }
 
 func TestASenderCanWaitForThePeer(t *testing.T) {
