@@ -276,11 +276,9 @@ func (r *Receiver) listen(ctx context.Context) error {
 			return err
 		}
 		defer ln.Close()
-		one := make(chan struct{}, 1) // one connection at a time: their order is that of the messages
 		all.Go(func() {
-			ln.Serve(ctx, func(ctx context.Context, conn *net.UnixConn) {
-				one <- struct{}{}
-				defer func() { <-one }()
+			// The order of the connections is that of the messages.
+			ln.ServeInTurn(ctx, func(ctx context.Context, conn *net.UnixConn) {
 				h := &listened{r: r, turn: turn, number: &number, cancel: cancel}
 				h.l = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{ID: r.c.info.Name, Handler: h})
 				_ = h.l.Run(ctx)

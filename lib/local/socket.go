@@ -144,11 +144,23 @@ func (l *Listener) Close() {
 // listener is closed then. serve closes the connection, and must return when its
 // ctx ends.
 func (l *Listener) Serve(ctx context.Context, serve func(ctx context.Context, c *net.UnixConn)) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	l.accept(ctx, func(c *net.UnixConn) { all.Go(func() { serve(ctx, c) }) })
+}
+
+// ServeInTurn is Serve with one connection at a time, in the order in which they
+// were made.
+func (l *Listener) ServeInTurn(ctx context.Context, serve func(ctx context.Context, c *net.UnixConn)) {
+	l.accept(ctx, func(c *net.UnixConn) { serve(ctx, c) })
+}
+
+// accept calls each for every connection until ctx ends or the listener is
+// closed, and closes it.
+func (l *Listener) accept(ctx context.Context, each func(c *net.UnixConn)) {
 	stop := context.AfterFunc(ctx, l.Close)
 	defer stop()
 	defer l.Close()
-	var all sync.WaitGroup
-	defer all.Wait()
 	pause := time.Duration(0)
 	for {
 		c, err := l.ln.AcceptUnix()
@@ -166,7 +178,7 @@ func (l *Listener) Serve(ctx context.Context, serve func(ctx context.Context, c 
 			}
 		}
 		pause = 0
-		all.Go(func() { serve(ctx, c) })
+		each(c)
 	}
 }
 
