@@ -137,6 +137,9 @@ func (s *Sender) put(header, data, binary []byte) (n uint64, err error) {
 	if err := s.failed(); err != nil {
 		return 0, err
 	}
+	if len(binary) == 0 {
+		binary = nil
+	}
 	buf, err := wire.AppendFrame(s.buf, header, data, binary)
 	if err == nil && s.c.info.Max > 0 && int64(len(buf)-len(s.buf)) > s.c.info.Max {
 		err = fmt.Errorf("%w: the connector takes at most %d bytes (max_message_size)", wire.ErrTooBig, s.c.info.Max)

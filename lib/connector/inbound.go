@@ -102,7 +102,9 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 			if header == nil {
 				header = h.Raw
 			}
-			_ = l.SendRaw(header, f.Data, bin)
+			if err := l.SendRaw(header, f.Data, bin); err != nil {
+				p.c.drop("response not read by the program that asked", p.box.name, p.how.typ, 1)
+			}
 			return p.acknowledge(h)
 		}
 	}
@@ -152,7 +154,10 @@ func (p *peerLink) Flush() error {
 // it is better not to take it at all: one of this toolkit sends it again.
 func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	h := &p.how
-	taken, err := h.q.Put(h.typ, frames)
+	taken := 0
+	if err = queue.ErrFull; !p.l.Refusing(h.typ) { // else they would overtake
+		taken, err = h.q.Put(h.typ, frames)
+	}
 	switch {
 	case err == nil:
 		return true, nil
@@ -217,6 +222,7 @@ func withoutFile(header []byte, f *wire.Frame) (edited, bin []byte) {
 	bin = f.Binary[:max(0, min(offset, len(f.Binary)))]
 	var edits []wire.Edit
 	if len(bin) == 0 {
+		bin = nil
 		edits = append(edits, wire.Edit{Key: "with_binary"})
 	}
 	if !failed {

@@ -132,7 +132,8 @@ type Options struct {
 
 const (
 	batchBytes  = 256 << 10 // what one write gathers
-	controlMax  = 1 << 20   // own frames waiting to be written, before the reader waits
+	controlMax  = 256 << 10 // own frames waiting to be written, before the reader waits
+	pingMax     = 256 << 10 // bytes of a ping that is answered
 	controlCap  = 16 << 20  // own frames waiting, at which the link is given up
 	decideAfter = 5 * time.Second
 	nudgeEvery  = 500 * time.Millisecond
@@ -174,8 +175,9 @@ type Link struct {
 	direct  syscall.RawConn // to write without waiting; nil when that cannot be
 
 	// Owned by the reader.
-	r    *wire.Reader
-	kind kind // of the last frame
+	r       *wire.Reader
+	kind    kind // of the last frame
+	skipped bool // a message was not given to the handler: its Same would lie
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -201,7 +203,9 @@ type Link struct {
 
 	// Receiving.
 	seen      uint64             // frames that carry a message
-	holds     []hold             // not settled, in order
+	flushed   uint64             // of those, through the handler's Flush
+	holds     []hold             // not settled, in order, from gone on
+	gone      int                // of holds, at its start, settled
 	acked     uint64             // last ackto sent
 	ackDue    uint64             // ackto to send with the next write
 	ackBytes  int                // of the frames since the last ackto, roughly
@@ -477,7 +481,10 @@ func ended(err error) error {
 	return fmt.Errorf("read: %w", err)
 }
 
-// SendFrame is Send with a frame that is complete.
+// ErrBusy is returned when an end has too many answers to read already.
+var ErrBusy = errors.New("too many answers not read")
+
+// SendFrame is SendRaw with a frame that is complete.
 func (l *Link) SendFrame(frame []byte) error {
 	f, err := wire.ParseFrame(frame)
 	if err != nil {
@@ -486,11 +493,16 @@ func (l *Link) SendFrame(frame []byte) error {
 	return l.SendRaw(f.Header.Raw, f.Data, f.Binary)
 }
 
-// SendRaw is Send with the header as it is, for an answer that a local program
-// waits for (see Options.Responses there).
+// SendRaw is Send with the header as it is, on behalf of somebody else, such as
+// an answer that a local program waits for (see Options.Responses there). When
+// the other end does not read what it has been sent this way, the frame is
+// refused with ErrBusy.
 func (l *Link) SendRaw(header, data, bin []byte) error {
 	l.mu.Lock()
-	err := l.queueFrame(header, data, bin)
+	err := ErrBusy
+	if len(l.out) <= controlCap/2 {
+		err = l.queueFrame(header, data, bin)
+	}
 	l.mu.Unlock()
 	l.Wake()
 	return err

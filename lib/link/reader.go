@@ -72,6 +72,7 @@ func (l *Link) read() error {
 			l.decide(nil) // an end that has extensions announces them first
 		}
 		if l.kind != ack && l.kind != nack && l.acks.Load() && l.over() {
+			l.skipped = true
 			continue // it will be sent again, on another link
 		}
 		if l.kind == message {
@@ -82,13 +83,22 @@ func (l *Link) read() error {
 			refused := len(l.refusing) > 0 && l.refuseParked(n, f.Header.Type)
 			l.mu.Unlock()
 			if refused {
+				l.skipped = true
 				l.signal()
 				continue
 			}
+			f.Same = f.Same && !l.skipped
+			l.skipped = false
 			if err := l.opt.Handler.Frame(n, &f); err != nil {
 				return err
 			}
 			continue
+		}
+		if l.kind == parked {
+			// What came before it is still refused.
+			if err := l.opt.Handler.Flush(); err != nil {
+				return err
+			}
 		}
 		if err := l.own(&f); err != nil {
 			return err
@@ -149,6 +159,9 @@ func (l *Link) pinged(f *wire.Frame) error {
 			l.log.Debug("ping without request_id ignored")
 			return nil
 		}
+		if len(f.Raw) > pingMax {
+			return fmt.Errorf("%w: ping of %d bytes, at most %d", ErrProtocol, len(f.Raw), pingMax)
+		}
 		reply := []wire.Edit{
 			{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
 			{Key: "response_id", Value: append([]byte(nil), h.RequestID...)},
@@ -165,7 +178,11 @@ func (l *Link) pinged(f *wire.Frame) error {
 		if len(f.Binary) > 0 {
 			reply = append(reply, wire.Edit{Key: "with_binary", Value: []byte("true")})
 		}
-		return l.Send(reply, data, f.Binary)
+		bin := f.Binary
+	if len(bin) == 0 {
+		bin = nil
+	}
+	return l.Send(reply, data, bin)
 	}
 	switch id, _ := wire.Text(h.ResponseID); {
 	case id == wire.KeepAliveID:

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -204,27 +205,29 @@ func (l *Link) Hold(n uint64) {
 func (l *Link) Settle(n uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.holds {
-		if l.holds[i].n == n && !l.holds[i].settled {
-			l.holds[i].settled = true
-			switch refusal, ok := err.(*Refusal); {
-			case ok:
-				l.nack(n, refusal, false)
-			case err != nil:
-				l.nack(n, &Refusal{Reason: "back", Text: err.Error()}, true)
-			case i > 0 && l.acks.Load():
-				// Later ones need not wait for this to be known.
-				_ = l.queueOwn(wire.TypeAck, []wire.Edit{{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)}}, "")
-			}
-			break
-		}
+	open := l.holds[l.gone:]
+	i, found := slices.BinarySearchFunc(open, n, func(h hold, n uint64) int { return cmp.Compare(h.n, n) })
+	if !found || open[i].settled {
+		return
 	}
-	k := 0
-	for k < len(l.holds) && l.holds[k].settled {
-		k++
+	open[i].settled = true
+	switch refusal, ok := err.(*Refusal); {
+	case ok:
+		l.nack(n, refusal, false)
+	case err != nil:
+		l.nack(n, &Refusal{Reason: "back", Text: err.Error()}, true)
+	case i > 0 && l.acks.Load():
+		// Later ones need not wait for this to be known.
+		_ = l.queueOwn(wire.TypeAck, []wire.Edit{{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)}}, "")
 	}
-	if k > 0 {
-		l.holds = append(l.holds[:0], l.holds[k:]...)
+	for l.gone < len(l.holds) && l.holds[l.gone].settled {
+		l.gone++
+	}
+	if l.gone > len(l.holds)/2 {
+		l.holds = append(l.holds[:0], l.holds[l.gone:]...)
+		l.gone = 0
+	}
+	if i == 0 {
 		l.settled()
 	}
 	l.signal()
@@ -256,6 +259,14 @@ func (l *Link) Park(n uint64, messageType string, why *Refusal) {
 	l.nack(n, r.why, true)
 	l.mu.Unlock()
 	l.signal()
+}
+
+// Refusing reports whether the type is parked: what arrives of it, and what of
+// it the handler has not put yet, is refused with Park.
+func (l *Link) Refusing(messageType string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusing[messageType] != nil
 }
 
 // Room tells that a parked type can be sent again.
@@ -344,6 +355,7 @@ func (l *Link) queueNacks() {
 // has neither held nor refused, as the link does after each Flush.
 func (l *Link) Acknowledge() {
 	l.mu.Lock()
+	l.flushed = l.seen
 	now := l.settled()
 	l.mu.Unlock()
 	if now {
@@ -355,6 +367,7 @@ func (l *Link) Acknowledge() {
 // waits.
 func (l *Link) AcknowledgeNow() {
 	l.mu.Lock()
+	l.flushed = l.seen
 	l.settled()
 	l.ackWanted = true
 	l.mu.Unlock()
@@ -367,9 +380,9 @@ func (l *Link) settled() (now bool) {
 	if !l.acks.Load() {
 		return false
 	}
-	n := l.seen
-	if len(l.holds) > 0 {
-		n = l.holds[0].n - 1
+	n := l.flushed
+	if l.gone < len(l.holds) {
+		n = min(n, l.holds[l.gone].n-1)
 	}
 	if n <= l.ackDue {
 		return false

@@ -15,6 +15,9 @@ const (
 	nowBytes  = 16 << 10 // what Wake writes itself
 	pieceMax  = 1 << 20  // a write's share of WriteTimeout
 
+	// nowRounds is how many batches it writes at most.
+	nowRounds = 4
+
 	// nowGap is the least time between two writes by Wake. Frames that come
 	// faster are gathered by the writer: a system call each would cost more.
 	nowGap = 30 * time.Microsecond
@@ -100,7 +103,7 @@ func (l *Link) writeNow() bool {
 	}
 	l.nowAt = now
 	b := &l.batch
-	for {
+	for range nowRounds {
 		more := l.gather(nowBytes)
 		if len(b.Spans) == 0 {
 			return more // the source knows that it has to wake us
@@ -114,6 +117,7 @@ func (l *Link) writeNow() bool {
 		}
 		l.wrote()
 	}
+	return false // others bring more all the time
 }
 
 // writeDirect writes as much of p as the socket takes at once. What did not fit
@@ -162,7 +166,7 @@ func (l *Link) gather(size int) (more bool) {
 	room := 0
 	switch {
 	case !more:
-	case l.acks.Load() && l.bytes >= l.opt.WindowBytes:
+	case l.acks.Load() && !l.windowed && l.bytes >= l.opt.WindowBytes:
 	case l.windowed:
 		room = l.opt.Window - l.inFlight
 	case !l.acks.Load():

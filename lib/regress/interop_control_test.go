@@ -178,7 +178,8 @@ func testPrograms(t *testing.T, py python) {
 	p.start(t)
 	program := func(name string, h *host) *process {
 		t.Helper()
-		cmd := exec.Command(py.exe, "-u", "-m", "aioconnectors", name, h.config)
+		cmd := exec.Command(py.exe, "-u", script(t, "program.py"), name, h.config)
+		cmd.Dir = h.dir
 		return start(t, "aioconnectors "+name, cmd)
 	}
 	says := func(q *process, words ...string) {

@@ -167,7 +167,7 @@ func (h *host) start(t *testing.T) {
 	t.Helper()
 	what := h.kind + " " + h.role()
 	if h.kind == theirs {
-		cmd := exec.Command(h.py.exe, "testdata/interop/peer.py", h.config)
+		cmd := exec.Command(h.py.exe, script(t, "peer.py"), h.config)
 		keepStdin(t, cmd)
 		h.daemon = start(t, what, cmd)
 	} else {
@@ -182,6 +182,16 @@ func (h *host) start(t *testing.T) {
 		_, err := h.peers()
 		return err
 	})
+}
+
+// script returns the path of a Python program of these tests.
+func script(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata/interop", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // keepStdin gives a command a standard input that ends with this process, even
@@ -359,7 +369,8 @@ func certificates(t *testing.T, py python, client string) string {
 	if maker == ours {
 		cmd = exec.CommandContext(ctx, filepath.Join(binaries(t), "aioc-certs"), "create", dir)
 	} else {
-		cmd = exec.CommandContext(ctx, py.exe, "-m", "aioconnectors", "create_certificates", dir)
+		cmd = exec.CommandContext(ctx, py.exe, script(t, "program.py"), "create_certificates", dir)
+		cmd.Dir = dir
 	}
 	cmd.Env = plainEnv()
 	if out, err := cmd.CombinedOutput(); err != nil {

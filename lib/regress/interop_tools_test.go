@@ -333,7 +333,7 @@ type reply struct {
 func newDriver(t *testing.T, h *host) *driver {
 	t.Helper()
 	d := &driver{host: h, waiting: map[int]chan reply{}, boxes: map[string]*inbox{}}
-	cmd := exec.Command(h.py.exe, "testdata/interop/api.py", h.config)
+	cmd := exec.Command(h.py.exe, script(t, "api.py"), h.config)
 	d.stdin = keepStdin(t, cmd)
 	ready := make(chan struct{})
 	cmd.Stdout = &lines{put: func(line []byte) { d.event(line, ready) }}

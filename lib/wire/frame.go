@@ -217,7 +217,8 @@ func (r *Reader) fill() error {
 	return err
 }
 
-// Size is the length of the frame that AppendFrame makes, in bytes.
+// Size is the length of the frame that AppendFrame makes, in bytes; bin is 0
+// without a binary section.
 func Size(header, data, bin int) int {
 	n := 4 + 2 + header + 4 + data
 	if bin > 0 {
@@ -227,10 +228,14 @@ func Size(header, data, bin int) int {
 }
 
 // AppendFrame appends a frame made of header (JSON text), data and, unless it
-// is empty, bin; with a bin the header must say with_binary. It fails when a
+// is nil, bin; with a bin the header must say with_binary. One that is empty
+// and not nil, as a Reader gives it, makes an empty section. It fails when a
 // length does not fit its field.
 func AppendFrame(dst, header, data, bin []byte) ([]byte, error) {
 	n := Size(len(header), len(data), len(bin))
+	if bin != nil && len(bin) == 0 {
+		n += 4
+	}
 	if len(header) > MaxHeader {
 		return dst, fmt.Errorf("%w: header of %d bytes, at most %d", ErrTooBig, len(header), MaxHeader)
 	}
@@ -242,7 +247,7 @@ func AppendFrame(dst, header, data, bin []byte) ([]byte, error) {
 	dst = append(dst, header...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(data)))
 	dst = append(dst, data...)
-	if len(bin) > 0 {
+	if bin != nil {
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(bin)))
 		dst = append(dst, bin...)
 	}

@@ -65,8 +65,14 @@ def message(op):
 
 class Driver:
     def __init__(self, config):
-        self.api = aioconnectors.ConnectorAPI(config_file_path=config)
-        self.tool = aioconnectors.ConnectorRemoteTool(config_file_path=config)
+        with open(config) as f:
+            directory = json.load(f)["connector_files_dirpath"]
+        # The directories are in the file too, but the default ones would be
+        # made and written to before it is read.
+        where = {"config_file_path": config, "connector_files_dirpath": directory,
+                 "default_logger_dirpath": directory}
+        self.api = aioconnectors.ConnectorAPI(**where)
+        self.tool = aioconnectors.ConnectorRemoteTool(**where)
         self.tasks = set()
 
     async def listen(self, op):

@@ -17,7 +17,12 @@ async def main(config):
     ended = asyncio.Event()
     # Reading standard input without a thread: its end is the only news.
     loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 4096) or ended.set())
-    manager = aioconnectors.ConnectorManager(config_file_path=config)
+    with open(config) as f:
+        directory = json.load(f)["connector_files_dirpath"]
+    # The directories are in the file too, but the default ones would be made
+    # and written to before it is read.
+    manager = aioconnectors.ConnectorManager(
+        config_file_path=config, connector_files_dirpath=directory, default_logger_dirpath=directory)
     await manager.start_connector()
     print(json.dumps({"event": "started", "source_id": manager.source_id}), flush=True)
     await ended.wait()
