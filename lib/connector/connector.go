@@ -59,9 +59,10 @@ type Connector struct {
 	ready    func()
 	inbox    map[string]*queue.Queue // by message type; the map does not change
 
-	cfg    atomic.Pointer[config.Config]
-	tls    atomic.Pointer[tls.Config] // a server's, newest certificate
-	counts counters
+	cfg     atomic.Pointer[config.Config]
+	tls     atomic.Pointer[tls.Config] // a server's, newest certificate
+	counts  counters
+	reading atomic.Int64 // bytes of big messages on their way in
 
 	running atomic.Bool // between start and stop
 
@@ -167,6 +168,8 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	all.Go(func() { own.Serve(sockets, c.serveOwn) })
 	<-ctx.Done()
 	c.stop(grace)
+	closeSockets()
+	all.Wait() // programs give back what they have in hand
 	c.close()
 	c.fold.Close()
 	return nil
@@ -308,11 +311,15 @@ func (c *Connector) stop(grace time.Duration) {
 }
 
 // drainPeers waits until nothing waits for a peer that is connected, or time is
-// up.
+// up. A client also waits for its server to come back; to a stopping server no
+// client comes back.
 func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 	for _, b := range boxes {
 		if l := b.current(); l != nil {
 			drain(ctx, b.q, l.l.Done())
+		}
+		if !c.server {
+			drain(ctx, b.q, nil)
 		}
 	}
 }
@@ -339,12 +346,10 @@ func (c *Connector) finishPeers(ctx context.Context, boxes []*outbox) {
 }
 
 // drainPrograms waits until nothing waits for programs that receive, or time
-// is up. The pumps that look for receivers do not count: see serveReceivers.
+// is up.
 func (c *Connector) drainPrograms(ctx context.Context) {
 	for _, q := range c.inbox {
-		if q.Takers() > 1 {
-			drain(ctx, q, nil)
-		}
+		drain(ctx, q, nil)
 	}
 }
 
@@ -484,10 +489,16 @@ func (c *Connector) maySend(messageType []byte) bool {
 // memory accounts for big messages on their way in: see wire.Reader.Account.
 func (c *Connector) memory(delta int) bool {
 	if delta < 0 {
+		c.reading.Add(int64(delta))
 		c.budget.Give(-delta)
 		return true
 	}
-	return c.budget.Take(delta)
+	// Halves of messages must not keep whole ones out.
+	if c.reading.Add(int64(delta)) > c.cfg.Load().MaxMemoryTotal/2 || !c.budget.Take(delta) {
+		c.reading.Add(int64(-delta))
+		return false
+	}
+	return true
 }
 
 // hold is box for one who waits for the peer or is about to connect it: until

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -134,6 +135,7 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 	h := &in.how
 	for len(frames) > 0 {
 		if in.ctx.Err() != nil {
+			in.unsent(frames)
 			return n, errIntakeClosed
 		}
 		if why := in.away(); why != nil {
@@ -158,10 +160,22 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 		}
 		first, _ := wire.Split(frames)
 		if err := in.room(h.box.q, h.typ, len(first), err); err != nil {
+			in.unsent(frames)
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// unsent counts frames of a program that is not told what was not taken.
+func (in *intake) unsent(frames []byte) {
+	n := 0
+	for ; len(frames) > 0; n++ {
+		_, frames = wire.Split(frames)
+	}
+	if !in.native {
+		in.c.drop("send: stopped", "local program", in.how.typ, n)
+	}
 }
 
 // room waits until there is room after err, which Put returned.
@@ -200,12 +214,16 @@ func (in *intake) await(c <-chan struct{}) error {
 // away returns why nothing can be put for the peer, if it is away. A program
 // that asked for it waits here until the peer is there.
 func (in *intake) away() *link.Refusal {
+	if in.how.box.current() != nil {
+		return nil
+	}
+	in.again() // the peer may have come back, with another outbox
 	b := in.how.box
 	if b.current() != nil {
 		return nil
 	}
 	if !in.wait {
-		in.how.known = false // the peer may come back, with another outbox
+		in.how.known = false
 		return &link.Refusal{Reason: "away", Text: "peer " + b.name + " is not connected"}
 	}
 	// The outbox of a peer that is away may have been forgotten.
@@ -253,6 +271,10 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		}
 		raw = out
 	}
+	if h.await && len(id) > maxID {
+		in.refuse(n, h, &link.Refusal{Reason: "bad", Text: fmt.Sprintf("request_id of %d bytes, at most %d", len(id), maxID)})
+		return nil
+	}
 	key := requestKey(h.box.name, h.typ, id)
 	in.asked = in.asked || h.await
 	if h.await && !in.c.waiters.add(key, in.l) {
@@ -264,16 +286,13 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		p := h.box.current()
 		if p == nil || p.l.SendFrame(raw) != nil {
 			if in.c.waiters.take(key) != nil {
-				failResponse(in.l, key)
+				failResponse(in.l, key, disconnected)
 			}
 		}
 		in.answered(h, nil)
 		return nil
 	}
-	var note *queue.Note
-	if h.ack || h.answer != nil {
-		note = in.note(n, h)
-	}
+	note := in.note(n, h, key)
 	for {
 		err := h.box.q.PutNote(h.typ, raw, note)
 		if err == nil {
@@ -318,25 +337,37 @@ func (in *intake) tooLate(n uint64, h *decision, key waitKey, why *link.Refusal)
 	return nil
 }
 
-// note returns the note of a message whose sender learns when the peer has it.
-func (in *intake) note(n uint64, h *decision) *queue.Note {
-	if !h.ack {
-		return nil
-	}
-	note := &queue.Note{WaitForAck: true}
+// note returns the note of a message whose sender learns when the peer has it,
+// or that the peer refuses its request.
+func (in *intake) note(n uint64, h *decision, key waitKey) *queue.Note {
+	var tell func(error)
+	l := in.l
 	switch {
-	case in.native && in.l.Acks():
-		in.l.Hold(n)
-		l := in.l
-		note.Done = func(err error) {
+	case h.ack && in.native && l.Acks():
+		l.Hold(n)
+		tell = func(err error) {
 			if err != nil && !errors.As(err, new(*link.Refusal)) {
 				err = &link.Refusal{Reason: "closed", Text: err.Error()}
 			}
 			l.Settle(n, err)
 		}
-	case h.answer != nil:
+	case h.ack && h.answer != nil:
 		how := *h
-		note.Done = func(err error) { in.answered(&how, err) }
+		tell = func(err error) { in.answered(&how, err) }
+	case !h.ack && !h.await:
+		return nil
+	}
+	note := &queue.Note{WaitForAck: h.ack, Done: tell}
+	if h.await {
+		note.Done = func(err error) {
+			var why *link.Refusal
+			if errors.As(err, &why) && in.c.waiters.take(key) != nil {
+				failResponse(l, key, "refused: "+why.Text)
+			}
+			if tell != nil {
+				tell(err)
+			}
+		}
 	}
 	return note
 }
@@ -421,6 +452,15 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 	}
 	if h.WithFile != nil {
 		return refuse("bad", "files cannot be sent")
+	}
+	if h.ResponseID != nil && !d.ping {
+		// The original disconnects when it gets a response that it cannot place.
+		if c0 := h.ResponseID[0]; c0 == '{' || c0 == '[' {
+			return refuse("bad", "response_id is neither a string nor a number")
+		}
+		if c.inbox[d.typ] == nil {
+			return refuse("type", "a response of type "+d.typ+" needs that type in recv_message_types too")
+		}
 	}
 	d.box = c.box(string(h.Dest), wait)
 	if d.box == nil {

@@ -76,7 +76,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	// Nothing is sent before it is known whether the other end can refuse it:
 	// one that does not know us yet would drop what finds no room.
 	var late lateLink
-	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late)) })
+	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late, p.refused)) })
 	started := time.Now()
 	o := link.Options{
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
@@ -110,10 +110,14 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	p.detach()
 	c.waiters.fail(box.name)
 	switch {
-	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory):
+	case errors.Is(err, link.ErrProtocol), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig):
 		c.counts.add("protocol violation", 1)
 		c.fold.Warn("violation\x00"+box.name, 1, "link closed: the peer broke the protocol",
 			slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))
+	case errors.Is(err, wire.ErrMemory):
+		c.counts.add("no memory for a message", 1)
+		c.fold.Warn("memory\x00"+box.name, 1, "link closed: no memory for a big message; see max_memory_total",
+			slog.String("peer", box.name), slog.String("addr", p.addr))
 	default:
 		if err == io.EOF {
 			err = errors.New("closed by the peer")
@@ -121,6 +125,25 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		c.log.Info("link down", "peer", box.name, "addr", p.addr, "err", err, "after", time.Since(started).Round(time.Millisecond))
 	}
 	return err
+}
+
+// refused counts a message that the peer does not take, for good.
+func (p *peerLink) refused(why error) {
+	reason := "bad"
+	var r *link.Refusal
+	if errors.As(why, &r) {
+		reason = r.Reason
+	}
+	p.c.drop("refused by the peer: "+word(reason), p.box.name, "", 1, slog.String("err", why.Error()))
+}
+
+// word is a reason that a peer gave, if it is one of those that there are.
+func word(reason string) string {
+	switch reason {
+	case "full", "away", "type", "name", "size", "ignored", "stopped", "closed":
+		return reason
+	}
+	return "bad"
 }
 
 // replace ends the link that the peer had until now and waits until it has

@@ -16,6 +16,15 @@ import (
 // peerFeed gives the messages of an outbox to the link to its peer.
 type peerFeed struct {
 	*queue.Taker
+	refused func(why error) // a message was refused by the peer
+}
+
+func (f *peerFeed) DoneOne(n uint64, err error) bool {
+	done := f.Taker.DoneOne(n, err)
+	if done && err != nil {
+		f.refused(err)
+	}
+	return done
 }
 
 func (f *peerFeed) Return(n uint64, park bool, _ *link.Refusal) string {
@@ -37,15 +46,16 @@ func numbered(n uint64, frame []byte) []byte {
 	return out
 }
 
-// newPeerFeed returns a feed; l is asked, later, whether the other end counts.
-func newPeerFeed(q *queue.Queue, l *lateLink) *peerFeed {
+// newPeerFeed returns a feed; l is asked, later, whether the other end counts,
+// and refused is told why a message was not taken.
+func newPeerFeed(q *queue.Queue, l *lateLink, refused func(error)) *peerFeed {
 	edit := func(n uint64, note *queue.Note, frame []byte) []byte {
 		if note.WaitForAck && !l.acks() {
 			return numbered(n, frame)
 		}
 		return frame
 	}
-	return &peerFeed{q.Taker(l.wake, edit)}
+	return &peerFeed{q.Taker(l.wake, edit), refused}
 }
 
 // lateLink is a link that is made after what it is used by.
@@ -89,8 +99,9 @@ type feed struct {
 	keep   bool   // nothing is finished by being written
 
 	mu    sync.Mutex
-	left  int // frames that may still be taken; negative: no limit
-	next  int // the taker whose turn it is
+	left  int  // frames that may still be taken; negative: no limit
+	next  int  // the taker whose turn it is
+	told  bool // empty was called
 	last  uint64
 	spans []span // frames given, in order of their numbers
 }
@@ -151,7 +162,8 @@ func (f *feed) Take(b *wire.Batch, max, count int) int {
 	if f.left > 0 {
 		f.left -= total
 	}
-	empty := total == 0 && count > 0 && f.empty != nil && f.inHand() == 0
+	empty := total == 0 && count > 0 && f.empty != nil && !f.told && f.inHand() == 0
+	f.told = empty || f.told && total == 0 // once, until there was something again
 	f.mu.Unlock()
 	if empty {
 		f.empty()

@@ -11,6 +11,7 @@ import (
 type waiters struct {
 	mu sync.Mutex
 	m  map[waitKey]*link.Link
+	of map[*link.Link]map[waitKey]struct{}
 }
 
 // waitKey is what a response has in common with its request.
@@ -18,8 +19,14 @@ type waitKey struct {
 	peer, messageType, id string
 }
 
-// maxWaiters bounds the requests that wait for responses.
-const maxWaiters = 1 << 20
+const (
+	// maxWaiters bounds the requests that wait for responses, in all and of one
+	// program; the original has 1001 for each type and peer.
+	maxWaiters    = 1 << 18
+	maxWaitersOne = 1 << 12
+	// maxID bounds a request_id, in bytes of JSON text.
+	maxID = 1 << 10
+)
 
 // requestKey returns the key for an id, the JSON text of a string or a number:
 // 1 and "1" are different, "A" and "\u0041" are not.
@@ -30,27 +37,44 @@ func requestKey(peer, messageType string, id []byte) waitKey {
 	return waitKey{peer, messageType, string(id)}
 }
 
-// add lets l wait. The newest of two requests with the same key counts.
+// add lets l wait, and reports whether it may. The newest of two requests with
+// the same key counts.
 func (w *waiters) add(key waitKey, l *link.Link) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.m == nil {
 		w.m = map[waitKey]*link.Link{}
+		w.of = map[*link.Link]map[waitKey]struct{}{}
 	}
-	if len(w.m) >= maxWaiters {
+	if len(w.m) >= maxWaiters || len(w.of[l]) >= maxWaitersOne {
 		return false
 	}
+	w.remove(key)
 	w.m[key] = l
+	if w.of[l] == nil {
+		w.of[l] = map[waitKey]struct{}{}
+	}
+	w.of[l][key] = struct{}{}
 	return true
+}
+
+// remove forgets a key and returns who waited for it, or nil. mu is held.
+func (w *waiters) remove(key waitKey) *link.Link {
+	l := w.m[key]
+	if l != nil {
+		delete(w.m, key)
+		if delete(w.of[l], key); len(w.of[l]) == 0 {
+			delete(w.of, l)
+		}
+	}
+	return l
 }
 
 // take removes the waiter for key and returns it, or nil.
 func (w *waiters) take(key waitKey) *link.Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	l := w.m[key]
-	delete(w.m, key)
-	return l
+	return w.remove(key)
 }
 
 // any reports whether somebody waits at all.
@@ -64,11 +88,10 @@ func (w *waiters) any() bool {
 func (w *waiters) gone(l *link.Link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for key, waiting := range w.m {
-		if waiting == l {
-			delete(w.m, key)
-		}
+	for key := range w.of[l] {
+		delete(w.m, key)
 	}
+	delete(w.of, l)
 }
 
 // fail tells all who wait for a peer that it is gone.
@@ -79,22 +102,24 @@ func (w *waiters) fail(peer string) {
 	}
 	var all []failed
 	w.mu.Lock()
-	for key, l := range w.m {
+	for key := range w.m {
 		if key.peer == peer {
-			all = append(all, failed{key, l})
-			delete(w.m, key)
+			all = append(all, failed{key, w.remove(key)})
 		}
 	}
 	w.mu.Unlock()
 	for _, f := range all {
-		failResponse(f.l, f.key)
+		failResponse(f.l, f.key, disconnected)
 	}
 }
 
+// disconnected is the original's word for a peer that went away.
+const disconnected = "disconnected_during_wait"
+
 // failResponse answers a request that cannot be answered any more. A Python
 // program gets exactly what the original sends.
-func failResponse(l *link.Link, key waitKey) {
-	edits := []wire.Edit{{Key: "error", Value: []byte(`"disconnected_during_wait"`)}}
+func failResponse(l *link.Link, key waitKey, why string) {
+	edits := []wire.Edit{{Key: "error", Value: wire.AppendString(nil, why)}}
 	if l.Acks() {
 		id := []byte(key.id)
 		if len(id) > 0 && id[0] == '"' {
@@ -105,5 +130,5 @@ func failResponse(l *link.Link, key waitKey) {
 			wire.Edit{Key: "response_id", Value: id})
 	}
 	header := wire.AppendEdited(nil, []byte("{}"), edits...)
-	_ = l.SendRaw(header, []byte("{}"), nil)
+	_ = l.SendRaw(header, []byte("{}"), nil) // who does not read learns it by the end of the connection
 }
