@@ -20,7 +20,7 @@ func (k key) problem(c *Config) string {
 	switch p := k.field(c).(type) {
 	case *string:
 		if k.name == "client_name" && !c.IsServer && *p != "" {
-			return words(ValidName(*p))
+			return words(ValidClientName(*p))
 		}
 		if k.item != nil && *p != "" {
 			return words(k.item(*p))

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -206,6 +207,9 @@ func (c *Config) Set(key string, value []byte) error {
 	raw, err := oneValue(value)
 	if err != nil {
 		text := string(value)
+		if list := k.listOf(text); list != "" {
+			return fmt.Errorf("%s: %s is not JSON: a list needs brackets and double quotes: %s=%s", key, text, key, shellQuote(list))
+		}
 		if plainWord(text) {
 			return fmt.Errorf("%s: %s is not JSON: a text needs double quotes: %s=%s", key, text, key, shellQuote(`"`+text+`"`))
 		}
@@ -213,6 +217,9 @@ func (c *Config) Set(key string, value []byte) error {
 	}
 	next := *c
 	if problem := k.set(&next, raw); problem != "" {
+		if text, ok := decodeString(raw); ok && k.listOf(text) != "" {
+			problem += ": " + key + "=" + shellQuote(k.listOf(text))
+		}
 		return fmt.Errorf("%s: %s", key, problem)
 	}
 	if problem := k.problem(&next); problem != "" {
@@ -221,6 +228,27 @@ func (c *Config) Set(key string, value []byte) error {
 	k.set(c, raw)
 	c.mark(k, 0)
 	return nil
+}
+
+// listOf returns the JSON list that was probably meant by words with commas
+// between them, "" if the key wants no list or the text is something else.
+func (k key) listOf(text string) string {
+	switch k.field0().(type) {
+	case *[]string, *Types:
+	default:
+		return ""
+	}
+	var list []byte
+	for i, word := range strings.Split(text, ",") {
+		if !plainWord(word) || word == "true" || word == "false" {
+			return ""
+		}
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = appendString(list, word)
+	}
+	return "[" + string(list) + "]"
 }
 
 // SetDir sets connector_files_dirpath, as the flag -dir does, and with it the

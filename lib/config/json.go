@@ -42,13 +42,31 @@ func (e *syntaxError) Error() string { return e.text }
 
 // A scanner moves over the bytes of a file. Its errors are syntaxErrors.
 type scanner struct {
-	data []byte
-	pos  int
+	data     []byte
+	pos      int
+	repeated []*syntaxError // keys that stand twice, at any depth, in order
 }
 
 // parseObject reads a file that holds one object.
 func parseObject(data []byte) (object, error) {
+	o, repeated, err := scanObject(data)
+	if err == nil && len(repeated) > 0 {
+		err = repeated[0]
+	}
+	return o, err
+}
+
+// scanObject is parseObject, but goes on after a key that stands twice: those
+// are returned apart, and are among the members.
+func scanObject(data []byte) (o object, repeated []*syntaxError, err error) {
 	s := &scanner{data: data}
+	o, err = s.file()
+	return o, s.repeated, err
+}
+
+// file reads all of the data, which is one object.
+func (s *scanner) file() (object, error) {
+	data := s.data
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
 		return object{}, s.errorf(0, "the file begins with a byte order mark: save it as UTF-8 without one")
 	}
@@ -93,6 +111,9 @@ func oneValue(data []byte) ([]byte, error) {
 	s.space()
 	if s.pos < len(data) {
 		return nil, s.unexpected("after the value")
+	}
+	if len(s.repeated) > 0 {
+		return nil, s.repeated[0]
 	}
 	return data[start:end], nil
 }
@@ -240,7 +261,7 @@ func (s *scanner) object(depth int) ([]member, error) {
 			return nil, err
 		}
 		if seen[m.name] {
-			return nil, s.errorf(m.keyStart, "%s stands twice: remove one", printable(m.name))
+			s.repeated = append(s.repeated, &syntaxError{m.keyStart, printable(m.name) + " stands twice: remove one"})
 		}
 		seen[m.name] = true
 		s.space()

@@ -69,14 +69,21 @@ func readFile(path string) ([]byte, error) {
 
 // parse reads the content of a file of that name.
 func parse(path string, data []byte) (*Config, error) {
-	o, err := parseObject(data)
-	if err != nil {
+	o, repeated, err := scanObject(data)
+	place := func(err error) error {
 		var s *syntaxError
 		if errors.As(err, &s) {
 			line, column := lineColumn(data, s.offset)
-			return nil, Errors{fmt.Errorf("config %q: line %d, column %d: %w", path, line, column, err)}
+			return fmt.Errorf("config %q: line %d, column %d: %w", path, line, column, err)
 		}
-		return nil, Errors{fmt.Errorf("config %q: %w", path, err)}
+		return fmt.Errorf("config %q: %w", path, err)
+	}
+	var found Errors
+	if err != nil {
+		for _, r := range repeated {
+			found = append(found, place(r))
+		}
+		return nil, append(found, place(err))
 	}
 	c := Defaults()
 	c.File = path
@@ -85,7 +92,6 @@ func parse(path string, data []byte) (*Config, error) {
 	for _, k := range all {
 		table[k.name] = k
 	}
-	var found Errors
 	line, counted := 1, 0
 	for _, m := range o.members {
 		for ; counted < m.keyStart; counted++ {
@@ -93,7 +99,15 @@ func parse(path string, data []byte) (*Config, error) {
 				line++
 			}
 		}
+		sound := true
+		for len(repeated) > 0 && repeated[0].offset < m.valEnd {
+			found = append(found, place(repeated[0]))
+			repeated, sound = repeated[1:], false
+		}
 		k, ok := table[m.name]
+		if !sound {
+			continue
+		}
 		if !ok {
 			found = append(found, fmt.Errorf("config %q: line %d: %w", path, line, unknownKey(m.name)))
 			continue

@@ -29,6 +29,19 @@ func ValidName(s string) error {
 	return nil
 }
 
+// ValidClientName is ValidName for the name that a client of ours gets: it must
+// also have a letter or a digit, since the names of its sockets are made of
+// those.
+func ValidClientName(s string) error {
+	if err := ValidName(s); err != nil {
+		return err
+	}
+	if alphanumeric(s) == "" {
+		return fmt.Errorf("name %q has no letter and no digit: the names of the sockets are made of them", s)
+	}
+	return nil
+}
+
 // ValidTag returns nil if s may be the tag of a message: 1 to 128 of the
 // characters 0-9 A-Z a-z - : _.
 func ValidTag(s string) error { return label("tag", s) }
@@ -49,14 +62,17 @@ func label(what, s string) error {
 }
 
 // ValidType returns nil if s may be a message type of an application: not empty,
-// UTF-8, without slash and NUL, which cannot be part of a socket's name, and
-// not one that wire.Reserved keeps for the protocol.
+// UTF-8, without slash and NUL, which cannot be part of a socket's name, without
+// comma, which separates types on the command line, and not one that
+// wire.Reserved keeps for the protocol.
 func ValidType(s string) error {
 	switch {
 	case s == "":
 		return errors.New("message type is empty: give it a name")
 	case strings.ContainsAny(s, "/\x00"):
 		return fmt.Errorf("message type %q contains a slash or NUL, which cannot be part of a socket's name: choose another", s)
+	case strings.Contains(s, ","):
+		return fmt.Errorf("message type %q contains a comma, which separates types on the command line: choose another", s)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("message type %q is not UTF-8", s)
 	case wire.Reserved(s):

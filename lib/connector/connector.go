@@ -129,6 +129,9 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	c.shutdown = cancel
 	c.mu.Unlock()
 
+	if c.listener != nil {
+		defer c.listener.Close()
+	}
 	if err := durable.MkdirAll(c.paths.Dir, 0o755); err != nil {
 		return err
 	}
@@ -228,14 +231,19 @@ func (c *Connector) start(ctx context.Context) error {
 		return running(err)
 	}
 	if c.server {
-		o.Listener = c.listener
+		if c.listener != nil { // of a supervisor: for this start, and others
+			if o.Listener, err = again(c.listener); err != nil {
+				send.Close()
+				cancel()
+				return err
+			}
+		}
 		ln, err := peer.Listen(ctx, o)
 		if err != nil {
 			send.Close()
 			cancel()
 			return err
 		}
-		c.listener = nil // a supervisor's socket is used once
 		c.log.Info("listening", "addr", ln.Addr().String())
 		// New links end with the intakes, so that stopping can drain.
 		s.all.Go(func() { c.serveLinks(intakeCtx, pumpCtx, ln) })
@@ -254,6 +262,20 @@ func (c *Connector) start(ctx context.Context) error {
 		c.ready()
 	}
 	return nil
+}
+
+// again returns another listener on the same socket.
+func again(ln net.Listener) (net.Listener, error) {
+	l, ok := ln.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("socket of the service manager: %s is not a stream socket", ln.Addr().Network())
+	}
+	f, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("socket of the service manager: %w", err)
+	}
+	defer f.Close()
+	return net.FileListener(f)
 }
 
 // loadTLS reads the certificates again.

@@ -506,6 +506,9 @@ func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 	in := &intake{c: c, conn: conn, ctx: ctx}
 	in.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
+		TooBig: func(f *wire.Frame) {
+			c.drop("larger than max_message_size", "local program", string(f.Header.Type), 1)
+		},
 	})
 	defer in.gone()
 	err := in.l.Run(ctx)

@@ -82,7 +82,10 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
 		Extensions: extensions, Dialled: !c.server,
 		WriteTimeout: cfg.SendTimeout,
-		AckDelay:     ackDelay,
+		TooBig: func(f *wire.Frame) {
+			c.drop("larger than max_message_size", box.name, string(f.Header.Type), 1)
+		},
+		AckDelay: ackDelay,
 		Greeted: func(f *wire.Frame) {
 			p.greeted.Store(true)
 			feed()

@@ -61,18 +61,39 @@ func SyncDir(dir string) error {
 	return err
 }
 
+// ErrUnsafe is what the errors of CheckOwner and CheckParent are when somebody
+// else could change what the path leads to.
+var ErrUnsafe = errors.New("not safe from others")
+
+// unsafeError is an ErrUnsafe whose words say all.
+type unsafeError string
+
+func (e unsafeError) Error() string        { return string(e) }
+func (e unsafeError) Is(target error) bool { return target == ErrUnsafe }
+
 // CheckOwner tells whether nobody but the caller's user and root can change
 // what path leads to, as sshd does with StrictModes: path and each directory
 // above it must belong to one of the two and must not be writable for group or
 // others. A directory above path that is writable for all and sticky, such as
 // /tmp, is accepted, since others cannot rename what is not theirs in it.
-// Symbolic links are resolved first. The error names the offending path and the
-// command that corrects it.
+// Symbolic links are resolved first. The error is an ErrUnsafe that names the
+// offending path and the command that corrects it.
 func CheckOwner(path string) error {
 	return checkOwner(path, os.Geteuid(), os.Stat)
 }
 
+// CheckParent is CheckOwner for something that is about to be made in the
+// directory at path: the directory itself may be one such as /tmp, too.
+func CheckParent(path string) error {
+	return checkPath(path, os.Geteuid(), os.Stat, false)
+}
+
 func checkOwner(path string, euid int, stat func(string) (fs.FileInfo, error)) error {
+	return checkPath(path, euid, stat, true)
+}
+
+// checkPath is CheckOwner, or CheckParent if path is not the last.
+func checkPath(path string, euid int, stat func(string) (fs.FileInfo, error), last bool) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -81,13 +102,13 @@ func checkOwner(path string, euid int, stat func(string) (fs.FileInfo, error)) e
 	if err != nil {
 		return err
 	}
-	for p, last := real, true; ; last = false {
+	for p := real; ; last = false {
 		info, err := stat(p)
 		if err != nil {
 			return err
 		}
 		if uid, _ := owner(info); uid != euid && uid != 0 {
-			return fmt.Errorf("%q belongs to user %d, who could change it: run: chown %d %s", p, uid, euid, quote(p))
+			return unsafeError(fmt.Sprintf("%q belongs to user %d, who could change it: run: chown %d %s", p, uid, euid, quote(p)))
 		}
 		who, letters := "", ""
 		switch info.Mode().Perm() & 0o022 {
@@ -100,7 +121,7 @@ func checkOwner(path string, euid int, stat func(string) (fs.FileInfo, error)) e
 		}
 		sticky := info.IsDir() && info.Mode()&fs.ModeSticky != 0
 		if who != "" && (last || !sticky) {
-			return fmt.Errorf("%q is writable for %s: run: chmod %s %s", p, who, letters, quote(p))
+			return unsafeError(fmt.Sprintf("%q is writable for %s: run: chmod %s %s", p, who, letters, quote(p)))
 		}
 		parent := filepath.Dir(p)
 		if parent == p {

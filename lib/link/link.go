@@ -106,6 +106,10 @@ type Options struct {
 	// speaks, with its answer or announcement; with nil when there is none.
 	Greeted func(f *wire.Frame)
 
+	// TooBig, if set, is called for a message above the reader's limit, which
+	// is refused: only its header is there.
+	TooBig func(f *wire.Frame)
+
 	// Pings that do not announce anything are messages for the Handler, as on
 	// the socket where local programs send. Otherwise the link answers them.
 	PassPings bool
@@ -233,6 +237,7 @@ func New(conn net.Conn, r *wire.Reader, opt Options) *Link {
 	l := &Link{opt: opt, conn: conn, r: r, log: opt.Log,
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.direct = direct(conn)
+	r.Skip()
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

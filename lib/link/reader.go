@@ -75,6 +75,12 @@ func (l *Link) read() error {
 			l.skipped = true
 			continue // it will be sent again, on another link
 		}
+		if f.TooBig > 0 {
+			if err := l.tooBig(&f); err != nil {
+				return err
+			}
+			continue
+		}
 		if l.kind == message {
 			l.mu.Lock()
 			l.seen++
@@ -104,6 +110,24 @@ func (l *Link) read() error {
 			return err
 		}
 	}
+}
+
+// tooBig refuses a message above the reader's limit. The handler sees nothing
+// of it.
+func (l *Link) tooBig(f *wire.Frame) error {
+	if l.kind != message {
+		return fmt.Errorf("%w: %s of %d bytes", wire.ErrTooBig, f.Header.Type, f.TooBig)
+	}
+	l.skipped = true
+	l.mu.Lock()
+	l.seen++
+	l.nack(l.seen, &Refusal{Reason: "size", Text: fmt.Sprintf("message of %d bytes is larger than max_message_size", f.TooBig)}, false)
+	l.mu.Unlock()
+	l.signal()
+	if l.opt.TooBig != nil {
+		l.opt.TooBig(f)
+	}
+	return nil
 }
 
 // own handles the frames that are not messages.
@@ -179,10 +203,10 @@ func (l *Link) pinged(f *wire.Frame) error {
 			reply = append(reply, wire.Edit{Key: "with_binary", Value: []byte("true")})
 		}
 		bin := f.Binary
-	if len(bin) == 0 {
-		bin = nil
-	}
-	return l.Send(reply, data, bin)
+		if len(bin) == 0 {
+			bin = nil
+		}
+		return l.Send(reply, data, bin)
 	}
 	switch id, _ := wire.Text(h.ResponseID); {
 	case id == wire.KeepAliveID:

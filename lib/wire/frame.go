@@ -40,6 +40,7 @@ type Frame struct {
 	Data   []byte
 	Binary []byte // nil without a binary section
 	Same   bool   // the header is, to the byte, that of the frame before
+	TooBig int64  // length of a frame above the limit, of which only the header is here; see Skip
 }
 
 // Reader reads frames from a stream. Many frames are read at once; the buffer
@@ -50,6 +51,8 @@ type Reader struct {
 	start, end int
 	max        int
 	account    func(delta int) bool // asked for memory beyond maxBuffer
+	skip       bool                 // frames that are too big are stepped over
+	discard    int64                // bytes of such a frame still to come
 
 	header Header
 	last   []byte // the header's bytes, kept outside buf
@@ -63,6 +66,10 @@ func NewReader(r io.Reader, max int) *Reader {
 
 // SetMax changes the limit, for what is not read yet.
 func (r *Reader) SetMax(max int) { r.max = max }
+
+// Skip makes the reader step over frames above the limit instead of failing:
+// Next returns their header, and TooBig.
+func (r *Reader) Skip() { r.skip = true }
 
 // Account makes the reader ask for memory beyond its usual buffer, before big
 // frames use it: account is called with the number of bytes, and refuses by
@@ -115,14 +122,48 @@ func (r *Reader) whole() (int, error) {
 // Ready reports whether Next can return without reading, so that a caller can
 // finish a batch before it waits and before the bytes of earlier frames move.
 func (r *Reader) Ready() bool {
+	if r.step(); r.discard > 0 {
+		return false
+	}
 	n, err := r.whole()
+	if err != nil && r.skip && errors.Is(err, ErrTooBig) {
+		return r.headerEnd() > 0
+	}
 	return n > 0 || err != nil
+}
+
+// step drops what is here of a frame that is stepped over.
+func (r *Reader) step() {
+	k := min(r.discard, int64(r.end-r.start))
+	r.start += int(k)
+	r.discard -= k
+}
+
+// headerEnd returns the length of the frame at start up to the end of its
+// header, or 0 when that is not all here.
+func (r *Reader) headerEnd() int {
+	if r.end-r.start < 6 {
+		return 0
+	}
+	t := 6 + int(binary.LittleEndian.Uint16(r.buf[r.start+4:]))
+	if r.end-r.start < t {
+		return 0
+	}
+	return t
 }
 
 // Next reads the next frame into f. At the end of the stream between frames it
 // returns io.EOF, within one io.ErrUnexpectedEOF. Other errors wrap ErrTooBig,
 // ErrFrame, ErrHeader, or are the stream's. After an error the Reader is done.
 func (r *Reader) Next(f *Frame) error {
+	f.TooBig = 0
+	for r.step(); r.discard > 0; r.step() {
+		if err := r.fill(); err == io.EOF {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return err
+		}
+	}
 	n, err := r.whole()
 	for n == 0 && err == nil {
 		if err = r.fill(); err == nil {
@@ -130,6 +171,9 @@ func (r *Reader) Next(f *Frame) error {
 		}
 	}
 	if err != nil {
+		if r.skip && errors.Is(err, ErrTooBig) {
+			return r.stepOver(f)
+		}
 		return err
 	}
 	raw := r.buf[r.start : r.start+n] // with the capacity to join it with the next: see Batch
@@ -139,17 +183,45 @@ func (r *Reader) Next(f *Frame) error {
 	if t+4 > n {
 		return fmt.Errorf("%w: header of %d bytes in a frame of %d", ErrFrame, t-6, n-4)
 	}
-	f.Same = r.parsed && bytes.Equal(raw[6:t], r.last)
+	if err := r.parse(f, raw[6:t]); err != nil {
+		return err
+	}
+	f.Raw = raw
+	return f.sections(raw[t:])
+}
+
+// parse makes raw the header of f.
+func (r *Reader) parse(f *Frame, raw []byte) error {
+	f.Same = r.parsed && bytes.Equal(raw, r.last)
 	if !f.Same {
 		r.parsed = false
-		r.last = append(r.last[:0], raw[6:t]...)
+		r.last = append(r.last[:0], raw...)
 		if err := r.header.Parse(r.last); err != nil {
 			return err
 		}
 		r.parsed = true
 	}
-	f.Raw, f.Header = raw, &r.header
-	return f.sections(raw[t:])
+	f.Header = &r.header
+	return nil
+}
+
+// stepOver reads the header of the frame at start, which is too big, and
+// leaves the rest to be dropped.
+func (r *Reader) stepOver(f *Frame) error {
+	length := r.announced()
+	t := r.headerEnd()
+	for ; t == 0; t = r.headerEnd() {
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+	if err := r.parse(f, r.buf[r.start+6:r.start+t]); err != nil {
+		return err
+	}
+	f.Raw, f.Data, f.Binary, f.TooBig = nil, nil, nil, length
+	r.start += t
+	r.discard = max(length-int64(t), 0)
+	return nil
 }
 
 // sections cuts data and binary out of what follows the header. A length that
