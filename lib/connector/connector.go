@@ -71,11 +71,12 @@ type Connector struct {
 	turn  sync.Mutex // one start or stop at a time; taken before mu
 	ended bool       // Run ends: no start any more; guarded by turn
 
-	mu       sync.Mutex // guards what follows
-	boxes    map[string]*outbox
-	ignore   config.Ignore
-	session  *session // nil while stopped
-	shutdown func()   // ends Run
+	mu        sync.Mutex // guards what follows
+	boxes     map[string]*outbox
+	ignore    config.Ignore
+	session   *session    // nil while stopped
+	strangers map[int]int // connections of users who may only send, by uid
+	shutdown  func()      // ends Run
 }
 
 // session is what runs between start and stop.
@@ -92,18 +93,19 @@ type session struct {
 func New(o Options) *Connector {
 	cfg := o.Config
 	c := &Connector{
-		paths:    cfg.Paths(),
-		id:       cfg.ID(),
-		server:   cfg.IsServer,
-		level:    o.Level,
-		log:      o.Log,
-		fold:     fold.New(o.Log),
-		budget:   queue.NewBudget(int(cfg.MaxMemoryTotal)),
-		listener: o.Listener,
-		ready:    sync.OnceFunc(func() {}),
-		inbox:    map[string]*queue.Queue{},
-		boxes:    map[string]*outbox{},
-		ignore:   cfg.IgnoreTraffic,
+		paths:     cfg.Paths(),
+		id:        cfg.ID(),
+		server:    cfg.IsServer,
+		level:     o.Level,
+		log:       o.Log,
+		fold:      fold.New(o.Log),
+		budget:    queue.NewBudget(int(cfg.MaxMemoryTotal)),
+		listener:  o.Listener,
+		ready:     sync.OnceFunc(func() {}),
+		inbox:     map[string]*queue.Queue{},
+		boxes:     map[string]*outbox{},
+		ignore:    cfg.IgnoreTraffic,
+		strangers: map[int]int{},
 	}
 	if o.Ready != nil {
 		c.ready = sync.OnceFunc(o.Ready)

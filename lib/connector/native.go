@@ -65,6 +65,12 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 		conn.Close()
 		return
 	}
+	leave, ok := c.enter(caller)
+	if !ok {
+		conn.Close()
+		return
+	}
+	defer leave()
 	p := &program{caller: caller}
 	p.intake = intake{c: c, conn: conn, ctx: ctx, native: true}
 	p.l = link.New(conn, c.reader(conn), link.Options{
@@ -81,6 +87,32 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	defer p.gone()
 	err = p.l.Run(ctx)
 	c.localEnded("program", err)
+}
+
+// maxStranger bounds the connections of a user who may only send.
+const maxStranger = 256
+
+// enter counts a connection of a caller, until leave, and reports whether the
+// caller may have one more.
+func (c *Connector) enter(caller local.Caller) (leave func(), ok bool) {
+	if caller.Trusted() {
+		return func() {}, true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.strangers[caller.UID] >= maxStranger {
+		c.counts.add("local connection refused", 1)
+		c.fold.Warn("stranger", 1, "local connection refused: too many of one user", slog.Int("uid", caller.UID))
+		return nil, false
+	}
+	c.strangers[caller.UID]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.strangers[caller.UID]--; c.strangers[caller.UID] == 0 {
+			delete(c.strangers, caller.UID)
+		}
+	}, true
 }
 
 // localEnded logs why a local connection ended, if it is worth it.

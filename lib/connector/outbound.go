@@ -12,6 +12,7 @@ import (
 
 	"aioc/lib/config"
 	"aioc/lib/link"
+	"aioc/lib/local"
 	"aioc/lib/queue"
 	"aioc/lib/wire"
 )
@@ -503,6 +504,18 @@ func (c *Connector) reader(conn net.Conn) *wire.Reader {
 
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
+	caller, err := local.CallerOf(conn)
+	if err != nil {
+		c.log.Warn("local program refused", "err", err)
+		conn.Close()
+		return
+	}
+	leave, ok := c.enter(caller)
+	if !ok {
+		conn.Close()
+		return
+	}
+	defer leave()
 	in := &intake{c: c, conn: conn, ctx: ctx}
 	in.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
@@ -511,6 +524,6 @@ func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 		},
 	})
 	defer in.gone()
-	err := in.l.Run(ctx)
+	err = in.l.Run(ctx)
 	c.localEnded("sender", err)
 }
