@@ -34,6 +34,7 @@ type job struct {
 	data    []byte
 	binary  []byte // nil without a binary part
 	tries   int
+	answer  []byte // the response that could not be sent yet, or nil
 }
 
 // newJob copies what a handler needs of a message.
@@ -62,7 +63,9 @@ type handlers struct {
 	done    func(n uint64, err error)
 	print   func([]byte) error
 	log     func(format string, args ...any)
-	active  func() // called when something has happened
+	active  func() // called when a message has come or is done
+	quiet   time.Duration
+	stuck   func(waiting int) // called when, for quiet, all that is in hand waits to be tried again
 
 	wg sync.WaitGroup
 
@@ -71,6 +74,7 @@ type handlers struct {
 	ready   []*job
 	running int
 	waiting int  // failed, and in a pause
+	begun   int  // grows with each message that is begun
 	given   int  // given up
 	ended   bool // nothing new is begun
 }
@@ -118,20 +122,48 @@ func (h *handlers) begin() {
 		j := h.ready[0]
 		h.ready = h.ready[1:]
 		h.running++
+		h.begun++
 		h.wg.Go(func() {
-			h.handle(j)
-			h.active()
+			if h.handle(j) {
+				h.active()
+			}
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.running--
 			h.changed.Broadcast()
 			h.begin()
+			h.rest()
 		})
 	}
 }
 
-// busy reports whether a message is in hand.
+// rest has stuck called if nothing but pauses is left and nothing is begun
+// soon. h.mu is held.
+func (h *handlers) rest() {
+	resting := func() bool { return !h.ended && h.waiting > 0 && h.waiting == h.inHand() }
+	if h.stuck == nil || !resting() {
+		return
+	}
+	begun := h.begun
+	time.AfterFunc(h.quiet, func() {
+		h.mu.Lock()
+		n, still := h.waiting, begun == h.begun && resting()
+		h.mu.Unlock()
+		if still {
+			h.stuck(n)
+		}
+	})
+}
+
+// busy reports whether a message is being handled or about to be.
 func (h *handlers) busy() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.running+len(h.ready) > 0
+}
+
+// holds reports whether a message is in hand, handled or not.
+func (h *handlers) holds() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.inHand() > 0
@@ -160,9 +192,13 @@ func (h *handlers) stop() (left int) {
 	return h.inHand() + h.given
 }
 
-// handle makes one attempt at j and deals with the outcome.
-func (h *handlers) handle(j *job) {
+// handle makes one attempt at j and deals with the outcome. It reports whether
+// j is no more in hand.
+func (h *handlers) handle(j *job) bool {
 	j.tries++
+	if j.answer != nil {
+		return h.respondTo(j)
+	}
 	out, err := h.attempt(h.ctx, j)
 	var start *startError
 	switch {
@@ -172,19 +208,21 @@ func (h *handlers) handle(j *job) {
 		}
 		h.back(j, err)
 	case j.request:
-		h.answer(j, out, err)
+		return h.answer(j, out, err)
 	case err != nil:
-		h.again(j, err)
+		h.again(j, fmt.Errorf("handler %w", err))
+		return false
 	default:
 		if len(out) > 0 {
 			if err := h.print(out); err != nil {
 				h.end(err)
 				h.back(j, err)
-				return
+				return true
 			}
 		}
 		h.done(j.n, nil)
 	}
+	return true
 }
 
 // back gives j back to the connector.
@@ -196,27 +234,47 @@ func (h *handlers) back(j *job, err error) {
 }
 
 // answer sends the response to a request: what the handler printed, or why it
-// failed.
-func (h *handlers) answer(j *job, out []byte, err error) {
+// failed. It returns what handle does.
+func (h *handlers) answer(j *job, out []byte, err error) bool {
 	if err != nil {
 		h.log("handler %w; the request of %s is answered with an error", err, j.source)
 		out = append(wire.AppendString([]byte(`{"error": `), "handler "+err.Error()), '}')
 	}
-	err = h.respond(api.Request{Type: j.typ, Source: j.source, RequestID: j.id}, out)
-	if errors.Is(err, api.ErrLost) {
+	j.answer = append([]byte{}, out...) // not nil
+	return h.respondTo(j)
+}
+
+// respondTo sends the response that is in j. When the connector has no room
+// for it the request is kept and the same response sent later.
+func (h *handlers) respondTo(j *job) bool {
+	err := h.respond(api.Request{Type: j.typ, Source: j.source, RequestID: j.id}, j.answer)
+	var refusal *api.NotTaken
+	switch {
+	case errors.Is(err, api.ErrLost):
 		h.back(j, err) // comes again from the restarted connector
-		return
-	}
-	if err != nil {
+		return true
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("response to %s was not taken within %v: the queue is full", j.source, respondTimeout)
+		if h.ctx.Err() != nil {
+			h.back(j, err)
+			return true
+		}
+		h.again(j, err)
+		return false
+	case errors.As(err, &refusal) && (refusal.Reason == "full" || refusal.Reason == "stopped") && h.ctx.Err() == nil:
+		h.again(j, fmt.Errorf("response to %s: %w", j.source, err))
+		return false
+	case err != nil:
 		h.log("response to %s: %w", j.source, err)
 	}
 	h.done(j.n, nil)
+	return true
 }
 
 // again has j tried again after a pause.
 func (h *handlers) again(j *job, err error) {
 	pause := pauseAfter(j.tries)
-	h.log("handler %w (type %s, try %d), again in %v", err, j.typ, j.tries, pause.Round(10*time.Millisecond))
+	h.log("%w (type %s, try %d), again in %v", err, j.typ, j.tries, pause.Round(10*time.Millisecond))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waiting++

@@ -101,13 +101,45 @@ func TestResponsesThatCannotBeSent(t *testing.T) {
 	}{
 		{&api.NotTaken{Reason: "away", Text: "the peer is away"}, 1, 0},
 		{fmt.Errorf("%w: EOF", api.ErrLost), 0, 1},
+		{&api.NotTaken{Reason: "full", Text: "the queue is full"}, 0, 0},
+		{context.DeadlineExceeded, 0, 0},
 	} {
 		f := newFake(t, request(t, "7", "6"))
 		f.answer = tt.err
-		f.run(t.Context(), handler("", "cat")...)
+		f.run(t.Context(), handler("-timeout 0.5", "cat")...)
 		if acked, returned := f.done(); acked != tt.acked || returned != tt.returned {
 			t.Errorf("%v: %d acknowledged, %d returned", tt.err, acked, returned)
 		}
+	}
+}
+
+func TestAResponseThatFindsNoRoomIsSentLater(t *testing.T) {
+	f := newFake(t, request(t, "7", "6"))
+	f.answer = &api.NotTaken{Reason: "full", Text: "the queue is full"}
+	f.room = 3
+	got := f.run(t.Context(), handler("", "echo $AIOC_TRIES")...)
+	if want := "job s 7: 1\n"; got.status != 0 || len(f.acked) != 1 || !slices.Equal(f.answers, []string{want, want, want}) {
+		t.Errorf("got %+v, answers %q", got, f.answers)
+	}
+	if want := "response to s: the queue is full (type job, try 1), again in "; !strings.Contains(got.stderr, want) {
+		t.Errorf("stderr %q lacks %q", got.stderr, want)
+	}
+}
+
+func TestDrainEndsWhenOnlyFailedMessagesAreLeft(t *testing.T) {
+	f := newFake(t, messages(t, "1", "2", "3")...)
+	got := f.run(t.Context(), handler("", `[ $(cat) != 2 ]`)...)
+	if got.status != 75 || !slices.Equal(f.acked, []uint64{1, 3}) ||
+		!strings.HasSuffix(got.stderr, "aioc-recv: failed and went back to the queue: 1; the next run tries again\n") {
+		t.Errorf("got %+v, acknowledged %v", got, f.acked)
+	}
+}
+
+func TestIdleEndsWhileAFailedMessageWaits(t *testing.T) {
+	f := newFake(t, messages(t, "1")...)
+	got := f.run(t.Context(), "-idle", "600ms", "--", "false")
+	if got.status != 124 || len(f.acked) != 0 {
+		t.Errorf("got %+v, acknowledged %v", got, f.acked)
 	}
 }
 
@@ -271,9 +303,7 @@ func TestPausesGrowAndOthersGoOn(t *testing.T) {
 			t.Errorf("%d of 4 others are done", len(done))
 		}
 		mu.Unlock()
-		for h.busy() {
-			time.Sleep(time.Second)
-		}
+		h.finish()
 		if err, ok := done[1]; !ok || err != nil || len(at) != 15 {
 			t.Fatalf("done: %v %v, after %d tries", ok, err, len(at))
 		}
@@ -304,8 +334,8 @@ func TestAFailedMessageWaitsOnlyForItsPause(t *testing.T) {
 			h.take(uint64(n+1), m)
 		}
 		synctest.Wait()
-		if !h.busy() {
-			t.Error("not busy")
+		if h.busy() {
+			t.Error("busy")
 		}
 		end()
 		h.stop()

@@ -29,6 +29,10 @@ const name = "aioc-recv"
 // start other threads would take longer than its work.
 const patience = 50 * time.Millisecond
 
+// quiet is how long nothing must have been begun for -drain to take it that
+// nothing is left but messages that failed, and several times.
+const quiet = time.Second
+
 func main() {
 	processors := runtime.GOMAXPROCS(1)
 	ctx, end := context.WithCancelCause(context.Background())
@@ -183,6 +187,10 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if done {
 		return status
 	}
+	if err := cli.CheckOutput(p.stdout); err != nil {
+		cli.Errorf(p.stderr, name, "%w", err)
+		return cli.Failed
+	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	if o.timeout > 0 {
@@ -287,10 +295,16 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 			return nil
 		},
 	})
+	if o.drain {
+		h.quiet = quiet
+		h.stuck = func(n int) {
+			end(&statusError{cli.Temporary, fmt.Sprintf("failed and went back to the queue: %d; the next run tries again", n)})
+		}
+	}
 	if o.idle > 0 {
 		var t *time.Timer
 		t = time.AfterFunc(time.Hour, func() {
-			if h.busy() {
+			if h.busy() || !cl.Info().Native && h.holds() {
 				t.Reset(o.idle)
 			} else {
 				end(errTimeout)
@@ -352,6 +366,9 @@ func statusOf(err error) int {
 	case errors.As(err, &output):
 		if errors.Is(err, syscall.EPIPE) {
 			return cli.Signaled(int(syscall.SIGPIPE))
+		}
+		if cli.Full(err) {
+			return cli.Temporary
 		}
 		return cli.Failed
 	case errors.Is(err, errTimeout):

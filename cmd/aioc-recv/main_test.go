@@ -36,6 +36,7 @@ type fake struct {
 	returned []uint64
 	answers  []string // responses: request and data
 	answer   error    // of Respond
+	room     int      // the response from which on answer is nil; 0: none
 	changed  chan struct{}
 }
 
@@ -85,6 +86,9 @@ func (f *fake) Respond(r api.Request, data []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answers = append(f.answers, fmt.Sprintf("%s %s %s: %s", r.Type, r.Source, r.RequestID, data))
+	if f.room > 0 && len(f.answers) >= f.room {
+		return nil
+	}
 	return f.answer
 }
 
@@ -420,7 +424,7 @@ func TestWhatIsNotWrittenIsNotAcknowledged(t *testing.T) {
 		stderr string
 	}{
 		{&os.PathError{Op: "write", Path: "stdout", Err: syscall.EPIPE}, 141, ""},
-		{syscall.ENOSPC, 1, "aioc-recv: standard output: no space left on device\n"},
+		{syscall.ENOSPC, 75, "aioc-recv: standard output: no space left on device\n"},
 	} {
 		for _, command := range []string{"", "-- cat"} {
 			f := newFake(t, messages(t, "1", "2", "3", "4", "5", "6")...)
@@ -445,7 +449,7 @@ func TestALongBatchIsWrittenInPieces(t *testing.T) {
 	f := newFake(t, messages(t, long, "1", long)...)
 	f.batch = 10
 	var stderr bytes.Buffer
-	if got := f.runTo(t.Context(), &failing{n: 1, err: syscall.ENOSPC}, &stderr, "-drain"); got != 1 || len(f.acked) > 0 {
+	if got := f.runTo(t.Context(), &failing{n: 1, err: syscall.ENOSPC}, &stderr, "-drain"); got != 75 || len(f.acked) > 0 {
 		t.Errorf("got %d, acknowledged %v", got, f.acked)
 	}
 }
@@ -453,7 +457,8 @@ func TestALongBatchIsWrittenInPieces(t *testing.T) {
 func TestTemplateThatFails(t *testing.T) {
 	f := newFake(t, messages(t, `{"a":1}`)...)
 	got := f.run(t.Context(), "-format", "{{index .data 7}}")
-	if got.status != 1 || !strings.Contains(got.stderr, "-format") || len(f.acked) > 0 {
+	if got.status != 1 || !strings.Contains(got.stderr, "-format") || !strings.Contains(got.stderr, `message of type "any" from "s"`) ||
+		!strings.Contains(got.stderr, `its data: "{\"a\":1}"`) || len(f.acked) > 0 {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -14,6 +14,9 @@ import (
 // outputSize is how much is written at once, in bytes.
 const outputSize = 256 << 10
 
+// shown is how much of its data an error shows of a message, in bytes.
+const shown = 60
+
 // outputError is a failed write to standard output.
 type outputError struct{ err error }
 
@@ -99,7 +102,8 @@ func templates(text string) (format, error) {
 		}
 		out.Reset()
 		if err := t.Execute(&out, message); err != nil {
-			return dst, err
+			return dst, fmt.Errorf("message of type %q from %q does not fit the template, and stays in the queue: %w; its data: %q",
+				f.Header.Type, f.Header.Source, err, f.Data[:min(len(f.Data), shown)])
 		}
 		dst = append(dst, out.Bytes()...)
 		if n := out.Len(); n == 0 || out.Bytes()[n-1] != '\n' {

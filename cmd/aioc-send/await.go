@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aioc/lib/api"
+	"aioc/lib/cli"
 	"aioc/lib/envelope"
 	"aioc/lib/wire"
 )
@@ -49,7 +50,7 @@ type awaiter struct {
 	waiting  map[string]*request // by idKey, without a response
 	late     *time.Timer         // fires when the oldest without a response is late
 	changed  chan struct{}       // has a token after a change
-	failures []string            // requests that the peer can no more answer
+	failures []failure           // requests that get no response
 	line     []byte
 	encoder  envelope.Encoder
 }
@@ -60,6 +61,12 @@ type request struct {
 	deadline time.Time
 	done     bool
 	line     []byte
+}
+
+// failure is a request that gets no response.
+type failure struct {
+	text   string
+	status int // of the program
 }
 
 // newAwaiter returns an awaiter that prints to out, and calls end when a
@@ -205,11 +212,12 @@ func (a *awaiter) response(f *wire.Frame) error {
 func (a *awaiter) fail(key string, r *request, reason []byte) {
 	delete(a.waiting, key)
 	r.done = true
-	text := string(reason)
-	if text == "disconnected_during_wait" {
-		text = "the peer was disconnected before it answered"
+	why := failure{string(reason), cli.Refused}
+	if why.text == "disconnected_during_wait" {
+		why = failure{"the peer was disconnected before it answered", cli.Temporary}
 	}
-	a.failures = append(a.failures, fmt.Sprintf("message %d got no response: %s", r.n, text))
+	why.text = fmt.Sprintf("message %d got no response: %s", r.n, why.text)
+	a.failures = append(a.failures, why)
 }
 
 // print writes the responses whose turn it is.
@@ -232,8 +240,27 @@ func (a *awaiter) print() error {
 	return nil
 }
 
-// failed returns the requests that got no response, a line for each.
-func (a *awaiter) failed() []string {
+// rest writes the responses that have come, without waiting for the turn of
+// those behind a missing one any longer.
+func (a *awaiter) rest() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.line = a.line[:0]
+	for _, r := range a.pending {
+		a.line = append(a.line, r.line...)
+		r.line = nil
+	}
+	if len(a.line) == 0 {
+		return nil
+	}
+	if _, err := a.out.Write(a.line); err != nil {
+		return &outputError{err}
+	}
+	return nil
+}
+
+// failed returns the requests that got no response, but those of missing.
+func (a *awaiter) failed() []failure {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.failures

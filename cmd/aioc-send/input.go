@@ -33,6 +33,7 @@ type input struct {
 	cut        func() (message []byte, ok bool, err error)
 	buf        []byte
 	start, end int // what is read and not given out is buf[start:end]
+	began      int // where in buf the message given out last begins
 	eof        bool
 	max        int // longest message
 
@@ -147,13 +148,14 @@ func (in *input) cutAt(sep byte) func() ([]byte, bool, error) {
 		if i := bytes.IndexByte(b[in.seen:], sep); i >= 0 {
 			i += in.seen
 			in.seen = 0
+			in.began = in.start
 			in.start += i + 1
 			return b[:i], true, nil
 		}
 		in.seen = len(b)
 		if in.eof && len(b) > 0 {
 			in.seen = 0
-			in.start = in.end
+			in.began, in.start = in.start, in.end
 			return b, true, nil
 		}
 		return nil, false, nil
@@ -167,7 +169,7 @@ func (in *input) cutAll() ([]byte, bool, error) {
 	}
 	in.given = true
 	b := in.buf[in.start:in.end]
-	in.start = in.end
+	in.began, in.start = in.start, in.end
 	return b, true, nil
 }
 
@@ -203,6 +205,7 @@ func (in *input) cutValue() ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	in.partial, in.shape = false, skim{}
+	in.began = in.start
 	in.start += n
 	in.glued = !bracket(b[0])
 	return b[:n], true, nil
@@ -252,6 +255,12 @@ func (in *input) at(i int, what string) error {
 	i += in.start
 	line := in.line + int64(bytes.Count(in.buf[:i], []byte{'\n'}))
 	return &inputError{fmt.Sprintf("standard input, line %d, byte %d: %s", line+1, in.off+int64(i)+1, what)}
+}
+
+// where names the line at which the message given out last begins.
+func (in *input) where() string {
+	line := in.line + int64(bytes.Count(in.buf[:in.began], []byte{'\n'}))
+	return fmt.Sprintf("standard input, line %d: ", line+1)
 }
 
 // fault says where b is not JSON. encoding/json knows it better than the

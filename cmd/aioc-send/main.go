@@ -185,6 +185,12 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if done {
 		return status
 	}
+	if o.await || o.envelope {
+		if err := cli.CheckOutput(p.stdout); err != nil {
+			cli.Errorf(p.stderr, name, "%w", err)
+			return cli.Failed
+		}
+	}
 	bin, err := readBinary(o.binary)
 	if err != nil {
 		cli.Errorf(p.stderr, name, "-binary: %w", err)
@@ -270,7 +276,7 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 			}
 			m, err := c.compose(read)
 			if err != nil {
-				return err
+				return located(err, in, o)
 			}
 			if m.await != nil {
 				if err := a.add(ctx, put+1, m.await); err != nil {
@@ -302,7 +308,25 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if (missed == nil || refusal != nil) && ctx.Err() == nil {
 		unanswered = a.wait(ctx)
 	}
-	return p.report(ctx, a, put, taken, err, unanswered)
+	return p.report(ctx, a, o, put, taken, err, unanswered)
+}
+
+// located adds to an error about an envelope on which line it begins.
+func located(err error, in *input, o *options) error {
+	if !o.envelope {
+		return err
+	}
+	var (
+		fault *inputError
+		own   *statusError
+	)
+	switch {
+	case errors.As(err, &fault):
+		return &inputError{in.where() + fault.text}
+	case errors.As(err, &own):
+		return &statusError{own.status, in.where() + own.text}
+	}
+	return err
 }
 
 // responseTimeout is how long to wait for a response.
@@ -315,7 +339,7 @@ func (o *options) responseTimeout() time.Duration {
 
 // report says on stderr what did not go as asked, and returns the status. What
 // ended ctx comes before err, which it may have caused, unless that is a refusal.
-func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err, unanswered error) int {
+func (p *program) report(ctx context.Context, a *awaiter, o *options, put, taken int, err, unanswered error) int {
 	var notTaken *api.NotTaken
 	refused := errors.As(err, &notTaken)
 	status := statusOf(err)
@@ -330,23 +354,34 @@ func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err, u
 	} else if err == nil {
 		status = statusOf(unanswered)
 	}
-	for _, line := range a.failed() {
-		cli.Errorf(p.stderr, name, "%s", line)
-		if status == cli.OK {
-			status = cli.Temporary
+	var output *outputError
+	if !errors.As(unanswered, &output) {
+		if err := a.rest(); err != nil {
+			unanswered, status = err, statusOf(err)
 		}
+	}
+	// A request that was refused is refused again: that comes before those that
+	// may succeed.
+	worst := cli.OK
+	for _, f := range a.failed() {
+		cli.Errorf(p.stderr, name, "%s", f.text)
+		if worst == cli.OK || f.status == cli.Refused {
+			worst = f.status
+		}
+	}
+	if status == cli.OK {
+		status = worst
 	}
 	if refused {
 		p.tell(taken, notTaken.Index, reasonOf(notTaken))
 	} else if err != nil {
 		p.tell(taken, taken, err.Error())
 	}
-	var output *outputError
 	var gone *goneError
 	switch {
 	case unanswered == nil:
 	case errors.As(unanswered, &output):
-		if status == cli.Failed {
+		if !errors.Is(unanswered, syscall.EPIPE) {
 			cli.Errorf(p.stderr, name, "%w", unanswered)
 		}
 	case unanswered == errNoResponse:
@@ -356,6 +391,13 @@ func (p *program) report(ctx context.Context, a *awaiter, put, taken int, err, u
 	case refused: // that was told
 	case taken == put:
 		cli.Errorf(p.stderr, name, "%s taken: %w", messages(taken), unanswered)
+	case o.ack: // what the peer has not acknowledged may yet be on its way
+		some, them := fmt.Sprintf("messages %d to %d were", taken+1, put), "they"
+		if put == taken+1 {
+			some, them = fmt.Sprintf("message %d was", put), "it"
+		}
+		cli.Errorf(p.stderr, name, "%s acknowledged by the peer, %s not, but %s may have been taken here and may still be delivered: %w",
+			messages(taken), some, them, unanswered)
 	default:
 		p.tell(taken, taken, unanswered.Error())
 	}
@@ -423,17 +465,18 @@ func statusOf(err error) int {
 		if errors.Is(err, syscall.EPIPE) {
 			return cli.Signaled(int(syscall.SIGPIPE))
 		}
+		if cli.Full(err) {
+			return cli.Temporary
+		}
 		return cli.Failed
 	case errors.As(err, &notTaken):
 		switch notTaken.Reason {
-		case "away", "full", "closed":
+		case "away", "full", "closed", "stopped": // a stop is most often part of a restart
 			return cli.Temporary
 		case "type", "name", "ignored":
 			return cli.Refused
 		case "size", "bad":
 			return cli.BadData
-		case "stopped":
-			return cli.Unavailable
 		}
 		return cli.Failed
 	case errors.Is(err, errTimeout), errors.Is(err, errNoResponse):

@@ -24,11 +24,12 @@ import (
 type fake struct {
 	info api.Info
 
-	refuse  *api.NotTaken // at its index
-	lost    bool          // the connection breaks at the end
-	block   bool          // takes nothing and says nothing, until closed
-	answer  func(f *fake, m sent)
-	failure error // of Finish, once all were taken
+	refuse         *api.NotTaken // at its index
+	lost           bool          // the connection breaks at the end
+	block          bool          // takes nothing and says nothing, until closed
+	unacknowledged bool          // takes messages and acknowledges none
+	answer         func(f *fake, m sent)
+	failure        error // of Finish, once all were taken
 
 	mu     sync.Mutex
 	opts   api.SendOptions
@@ -117,6 +118,9 @@ func (f *fake) Finish(ctx context.Context) (int, error) {
 		case <-f.closed:
 			return n, api.ErrLost
 		}
+	case f.unacknowledged:
+		<-ctx.Done()
+		return 0, ctx.Err()
 	case f.refuse != nil && n == f.refuse.Index:
 		return n, f.refuse
 	case f.lost:
@@ -349,13 +353,13 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		{"size", refuse(2, "size", ""), "", "1 2 3", 65, "too long"},
 		{"bad", refuse(2, "bad", ""), "", "1 2 3", 65, "refused: bad"},
 		{"closed", refuse(2, "closed", ""), "", "1 2 3", 75, "closed"},
-		{"stopped", refuse(2, "stopped", ""), "", "1 2 3", 69, "stopped"},
+		{"stopped", refuse(2, "stopped", ""), "", "1 2 3", 75, "stopped"},
 		{"known only at the end", refuse(3, "away", ""), "", "1 2 3", 75, "3 messages taken, message 4 was not"},
 		{"a refusal before bad input", refuse(2, "away", ""), "", "1 2 ?", 75, "2 messages taken, message 3 was not: the peer"},
 		{"lost", lost, "", "1 2 3", 75, "2 messages taken, message 3 was not: " + api.ErrLost.Error()},
 		{"not JSON", client1(), "", "1 2 ?", 65, "2 messages taken, message 3 was not: standard input, line 1, byte 5"},
-		{"not an envelope", client1(), "-envelope", `{"message_type":"any"} [1]`, 65, "1 message taken, message 2 was not: not a message: not a JSON object"},
-		{"an envelope of a wrong type", client1(), "-envelope", `{} {"message_type":"q"}`, 77, `message 2 was not: type "q" is not one`},
+		{"not an envelope", client1(), "-envelope", `{"message_type":"any"} [1]`, 65, "1 message taken, message 2 was not: standard input, line 1: not a message: not a JSON object"},
+		{"an envelope of a wrong type", client1(), "-envelope", "{}\n\n{\"message_type\":\n\"q\"}", 77, `message 2 was not: standard input, line 3: type "q" is not one`},
 		{"an envelope of no type", client1(), "-envelope", `{"message_type":7}`, 65, `"message_type": want a string`},
 		{"an envelope for nobody", server1(), "-envelope", `{"message_type":"any"}`, 65, `"destination_id": want the name of a client`},
 		{"an envelope both ways", client1(), "-envelope", `{"await_response":true,"response_id":1}`, 65, "a response is not answered"},
@@ -434,6 +438,13 @@ func TestAwait(t *testing.T) {
 			f.respond(`{"error": "disconnected_during_wait"}`, "{}")
 		}
 	}
+	declined := func(f *fake, m sent) {
+		if m.data == "2" {
+			f.respond(`{"error": "refused: message type not in recv_message_types", "response_id": `+idOf(m.header)+`}`, "{}")
+		} else {
+			disconnected(f, sent{m.header, "2", ""})
+		}
+	}
 	stray := func(f *fake, m sent) {
 		f.respond(`{"message_type": "any", "response_id": "nobody's"}`, "9")
 		f.respond(`{"message_type": "any"}`, "9")
@@ -463,6 +474,7 @@ func TestAwait(t *testing.T) {
 			`{"message_type":"any","source_id":"s","response_id":5,"data":[1, 1]}` + "\n", 0, ""},
 		{"envelopes without ids", echo, "-await -envelope", `{"data":1}{"data":2}`, "", 0, ""},
 		{"the peer of one went away", disconnected, "-await", "1 2 3", "[1,1]\n[3,1]\n", 75, "message 2 got no response: the peer was disconnected"},
+		{"one was refused by the peer", declined, "-await", "1 2 3", "", 77, "message 2 got no response: refused: message type not in recv_message_types"},
 		{"the peer of all went away", allGone, "-await", "1 2", "", 75, "message 2 got no response"},
 	}
 	for _, tt := range tests {
@@ -585,7 +597,7 @@ func TestAwaitTimesOut(t *testing.T) {
 			}
 			start := time.Now()
 			got := f.run(t.Context(), strings.NewReader("1 2 3 4"), tt.args...)
-			if want := "aioc-send: messages 1, 3 and 4 got no response in time\n"; got.status != 124 || got.stderr != want {
+			if want := "aioc-send: messages 1, 3 and 4 got no response in time\n"; got.status != 124 || got.stderr != want || got.stdout != "[2,1]\n" {
 				t.Errorf("%s: got %+v", tt.args, got)
 			}
 			if took := time.Since(start); took != tt.want {
@@ -627,6 +639,22 @@ func TestAwaitTimesOutWhileTheInputGoesOn(t *testing.T) {
 		close(done)
 		r.Close()
 	})
+}
+
+func TestTimeoutOfTheAcknowledgement(t *testing.T) {
+	for _, tt := range []struct{ input, want string }{
+		{"1", "aioc-send: 0 messages acknowledged by the peer, message 1 was not, but it may have been taken here and may still be delivered: time is up\n"},
+		{"1 2 3", "aioc-send: 0 messages acknowledged by the peer, messages 1 to 3 were not, but they may have been taken here and may still be delivered: time is up\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := client1()
+			f.unacknowledged = true
+			got := f.run(t.Context(), strings.NewReader(tt.input), "-ack", "-timeout", "10s")
+			if got != (outcome{124, "", tt.want}) {
+				t.Errorf("%s: got %+v", tt.input, got)
+			}
+		})
+	}
 }
 
 func TestTimeoutWithoutAwait(t *testing.T) {
@@ -685,7 +713,7 @@ func TestResponsesThatCannotBePrinted(t *testing.T) {
 		stderr string
 	}{
 		{&os.PathError{Op: "write", Path: "stdout", Err: syscall.EPIPE}, 141, ""},
-		{syscall.ENOSPC, 1, "aioc-send: standard output: no space left on device\n"},
+		{syscall.ENOSPC, 75, "aioc-send: standard output: no space left on device\n"},
 	} {
 		f := client1()
 		f.answer = echo

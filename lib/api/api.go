@@ -102,12 +102,12 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 		return nil, err
 	}
 	// Not one of ours: perhaps a Python one, with the sockets it has.
-	conn, legacy := net.Dial("unix", c.paths.SendSocket)
+	conn, legacy := connect(ctx, c.paths.SendSocket)
 	if legacy != nil {
 		if absent(legacy) {
 			return nil, fmt.Errorf("%w: nobody listens at %s", ErrNoConnector, c.paths.OwnSocket)
 		}
-		return nil, dialError(c.paths.SendSocket, legacy)
+		return nil, legacy
 	}
 	if err := c.find(t, false); err != nil {
 		conn.Close()
@@ -144,14 +144,18 @@ func (c *Client) find(t Target, hasty bool) error {
 	if t.Connector != "" {
 		paths, err := config.ForConnector(dir, t.Connector)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %w", ErrNoConnector, err)
+			// It says what there is instead; that a file is missing helps nobody.
+			return &absence{strings.TrimSuffix(err.Error(), ": "+fs.ErrNotExist.Error())}
+		}
+		if err != nil {
+			return dirError(dir, err)
 		}
 		c.paths = paths
 		c.info = Info{Name: t.Connector}
 		if addr, badAddr := config.ParseAddr(t.Connector); badAddr == nil {
 			c.info = Info{Name: addr.Text(), Server: true}
 		}
-		return err
+		return nil
 	}
 	if e, ok := config.Only(dir); ok && hasty {
 		c.paths = e.Paths()
@@ -159,7 +163,7 @@ func (c *Client) find(t Target, hasty bool) error {
 	}
 	all, err := config.Running(dir)
 	if err != nil {
-		return fmt.Errorf("directory %s: %w", dir, err)
+		return dirError(dir, err)
 	}
 	var alive []config.Endpoint
 	for _, e := range all {
@@ -218,14 +222,16 @@ func (c *Client) channel(ctx context.Context, wait bool) (*channel, error) {
 
 // greet connects to the own socket and exchanges announcements.
 func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
-	d := net.Dialer{Timeout: greetTimeout}
-	conn, err := d.DialContext(ctx, "unix", c.paths.OwnSocket)
+	conn, err := connect(ctx, c.paths.OwnSocket)
 	if err != nil {
-		return nil, dialError(c.paths.OwnSocket, err)
+		return nil, err
 	}
 	ch := &channel{conn: conn, r: wire.NewReader(conn, wire.MaxUnidentified)}
 	if err := ch.announce(wait); err != nil {
 		conn.Close()
+		if gone(err) {
+			err = fmt.Errorf("%w: %w", ErrLost, err)
+		}
 		return nil, fmt.Errorf("%s: no greeting: %w", c.paths.OwnSocket, err)
 	}
 	return ch, nil
@@ -323,11 +329,4 @@ func (c *Client) Header(messageType, destination string) []byte {
 // absent reports whether an error says that nobody listens.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-}
-
-func dialError(path string, err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: %s: run as a user that the socket's mode lets in", ErrRefused, path)
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"aioc/lib/control"
@@ -37,6 +38,10 @@ func RequestOf(f *wire.Frame) (req Request, ok bool) {
 
 // ErrNoAnswer is wrapped when the peer went away before it answered.
 var ErrNoAnswer = errors.New("peer disconnected before it answered")
+
+// ErrDeclined is wrapped when the peer refused the request, for instance because
+// it does not receive the type.
+var ErrDeclined = errors.New("the peer refused the request")
 
 // asker is the connection on which a Client's requests wait for responses.
 type asker struct {
@@ -72,20 +77,36 @@ func (c *Client) Request(ctx context.Context, messageType, destination string, d
 		}
 		select {
 		case m := <-got:
-			var h wire.Header
-			if err := h.Parse(m.Header); err != nil {
-				return m, err
-			}
-			if h.Error != nil {
-				return m, fmt.Errorf("%w: %s", ErrNoAnswer, h.Error)
-			}
-			return m, nil
+			return answered(m)
 		case <-changed:
+			continue
 		case <-s.ended:
-			return Message{}, ErrLost
+			err = ErrLost
 		case <-ctx.Done():
-			return Message{}, ctx.Err()
+			err = ctx.Err()
 		}
+		select {
+		case m := <-got: // it came first
+			return answered(m)
+		default:
+			return Message{}, err
+		}
+	}
+}
+
+// answered returns a response, or the error that the connector made it of.
+func answered(m Message) (Message, error) {
+	var h wire.Header
+	if err := h.Parse(m.Header); err != nil {
+		return m, err
+	}
+	switch why := string(h.Error); {
+	case h.Error == nil:
+		return m, nil
+	case why == "disconnected_during_wait":
+		return m, fmt.Errorf("%w: %s", ErrNoAnswer, why)
+	default:
+		return m, fmt.Errorf("%w: %s", ErrDeclined, strings.TrimPrefix(why, "refused: "))
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 
 	"aioc/lib/link"
@@ -70,6 +69,9 @@ func (s *Sender) openNative() error {
 	ch, err := s.c.channel(context.Background(), s.options.Wait)
 	if err != nil {
 		close(s.ended)
+		if absent(err) { // it was there when the Client was opened
+			err = fmt.Errorf("%w: %w", ErrLost, err)
+		}
 		return err
 	}
 	s.link = link.New(ch.conn, ch.r, link.Options{
@@ -88,9 +90,12 @@ func (s *Sender) openPython() error {
 	s.c.mu.Unlock()
 	if conn == nil {
 		var err error
-		if conn, err = net.Dial("unix", s.c.paths.SendSocket); err != nil {
+		if conn, err = connect(context.Background(), s.c.paths.SendSocket); err != nil {
 			close(s.ended)
-			return dialError(s.c.paths.SendSocket, err)
+			if absent(err) {
+				err = fmt.Errorf("%w: %w", ErrLost, err)
+			}
+			return err
 		}
 	}
 	s.link = link.New(conn, wire.NewReader(conn, wire.MaxFrame), link.Options{

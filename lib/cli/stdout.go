@@ -27,6 +27,12 @@ func CheckOutput(w io.Writer) error {
 	return checkOutput(f, os.Stderr)
 }
 
+// Full reports whether err says that a disk or a quota is full: then it may
+// help to try again.
+func Full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
 // checkOutput is CheckOutput with the standard error.
 func checkOutput(stdout, stderr *os.File) error {
 	if replaced(stdout) && !replaced(stderr) {

@@ -17,6 +17,9 @@ import (
 // maxDepth bounds the nesting of values. A configuration needs three levels.
 const maxDepth = 64
 
+// maxRepeated bounds the keys that stand twice that are reported.
+const maxRepeated = 100
+
 // A member is one key of the outer object, by the offsets of its parts.
 type member struct {
 	name             string
@@ -260,7 +263,7 @@ func (s *scanner) object(depth int) ([]member, error) {
 		if m.name, err = s.text(); err != nil {
 			return nil, err
 		}
-		if seen[m.name] {
+		if seen[m.name] && len(s.repeated) < maxRepeated {
 			s.repeated = append(s.repeated, &syntaxError{m.keyStart, printable(m.name) + " stands twice: remove one"})
 		}
 		seen[m.name] = true

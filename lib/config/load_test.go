@@ -35,6 +35,8 @@ func TestMistakesInTheFileAreNamedWithTheirPlaceAndRemedy(t *testing.T) {
 		{"Latin-1", "{\"client_name\": \"caf\xe9\"}", `line 1, column 21: not UTF-8`},
 		{"a key twice", "{\"use_ssl\": true,\n \"use_ssl\": true}", `line 2, column 2: use_ssl stands twice: remove one`},
 		{"an inner key twice", `{"file_recv_config": {"a": {}, "a": {}}}`, `a stands twice`},
+		{"a type with a comma", `{"send_message_types": ["a,b"]}`, `message type "a,b" contains a comma`},
+		{"a name of punctuation only", `{"is_server": false, "client_name": "-_:"}`, `client_name: name "-_:" has no letter and no digit`},
 		{"deep nesting", `{"proxy": ` + strings.Repeat("[", 100000), `nested too deeply`},
 
 		{"an unknown key", "{\n\"use_sssl\": true}", `line 2: use_sssl: no such key: did you mean use_ssl?`},
@@ -116,6 +118,31 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	for i, want := range []string{"line 2: use_sll: ", "line 3: use_token: ", "line 5: client_name: "} {
 		if !strings.Contains(errs[i].Error(), want) {
 			t.Errorf("got %v, want %s", errs[i], want)
+		}
+	}
+}
+
+func TestKeysThatStandTwiceAreReportedWithTheRest(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"with other mistakes", "{\n\"use_sll\": 1,\n\"use_ssl\": true,\n\"use_ssl\": 7,\n\"file_recv_config\": {\"a\": {}, \"a\": {}},\n\"max_certs\": 0\n}",
+			[]string{"line 2: use_sll", "line 4, column 1: use_ssl stands twice", "line 5, column 31: a stands twice", "line 6: max_certs"}},
+		{"before what is not JSON", "{\n\"use_ssl\": true,\n\"use_ssl\": true,\n#\n}",
+			[]string{"line 3, column 1: use_ssl stands twice", "line 4, column 1: comments are not JSON"}},
+		{"an unknown one", `{"a": 1, "a": 1}`, []string{"a: no such key", "a stands twice"}},
+	} {
+		_, err := parse("x.json", []byte(test.text))
+		var errs Errors
+		if !errors.As(err, &errs) || len(errs) != len(test.want) {
+			t.Errorf("%s: got %d errors, want %d:\n%v", test.name, len(errs), len(test.want), err)
+			continue
+		}
+		for i, want := range test.want {
+			if !strings.Contains(errs[i].Error(), want) {
+				t.Errorf("%s: got %v, want %s", test.name, errs[i], want)
+			}
 		}
 	}
 }

@@ -33,6 +33,14 @@ func TestNamesOfClients(t *testing.T) {
 	}
 }
 
+func TestNamesOfOurClientsHaveALetterOrADigit(t *testing.T) {
+	for name, want := range map[string]bool{"a-b": true, "-7": true, "-": false, "_:-": false, "": false, "default": false} {
+		if err := ValidClientName(name); (err == nil) != want {
+			t.Errorf("%q: got %v, want accepted %v", name, err, want)
+		}
+	}
+}
+
 func TestTags(t *testing.T) {
 	for tag, want := range map[string]bool{"default": true, "a:b": true, "": false, "a b": false, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false} {
 		if err := ValidTag(tag); (err == nil) != want {
@@ -44,7 +52,7 @@ func TestTags(t *testing.T) {
 func TestMessageTypes(t *testing.T) {
 	for messageType, want := range map[string]bool{
 		"any": true, "a b": true, "é.1": true, "a_": true, "..": true,
-		"": false, "_": false, "_mine": false, "a/b": false, "a\x00": false, "\xff": false,
+		"": false, "_": false, "_mine": false, "a,b": false, ",": false, "a/b": false, "a\x00": false, "\xff": false,
 		"_ping": false, "_pubsub": false, "_ack": false, "_ssl": false, "_consume": false, "_nack": false, "_resume": false,
 	} {
 		if err := ValidType(messageType); (err == nil) != want {

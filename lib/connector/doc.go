@@ -19,7 +19,11 @@
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop
 //	link's writer             link.Run             the batch             link closes          link.Run
 //
-// The reader of a link is the goroutine that calls link.Run. Locks are taken in
-// the order Connector.turn, Connector.mu, outbox.mu, queue, link; functions that a queue calls
-// back are called without its lock.
+// The reader of a link is the goroutine that calls link.Run. A link may also
+// write in the goroutine that wakes it, as far as that needs no waiting.
+//
+// Locks are taken in the order Connector.turn, Connector.mu, outbox.mu; and, of
+// a link, writing, settling, then feed.mu, the queue's, the link's mu. A wake-up
+// only tries for the first two. Functions that a queue calls back are called
+// without its lock.
 package connector

@@ -272,6 +272,10 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		}
 		raw = out
 	}
+	if h.ping && len(raw) > link.PingMax {
+		in.refuse(n, h, &link.Refusal{Reason: "size", Text: fmt.Sprintf("ping of %d bytes, at most %d", len(raw), link.PingMax)})
+		return nil
+	}
 	if h.await && len(id) > maxID {
 		in.refuse(n, h, &link.Refusal{Reason: "bad", Text: fmt.Sprintf("request_id of %d bytes, at most %d", len(id), maxID)})
 		return nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -19,8 +18,6 @@ import (
 	"aioc/lib/cli"
 	"aioc/lib/config"
 	"aioc/lib/connector"
-	"aioc/lib/durable"
-	"aioc/lib/identity"
 )
 
 // program is one of the two daemons while its command line is handled.
@@ -31,12 +28,14 @@ type program struct {
 	stderr io.Writer
 	set    *cli.Set
 
-	file   string
+	file   string // "" is none
+	config *string
 	dir    *string
 	addr   *string
 	client *string
 	tls    *string
 	values *[]string
+	tokens bool // use_token, before -tls
 }
 
 // Run is the main function of a daemon: server tells which. It returns the
@@ -47,7 +46,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 		p.name = "aioc-server"
 	}
 	p.set = cli.New(p.name, "[flags] [FILE]", stdout, stderr)
-	file := p.set.Config()
+	p.config = p.set.Config()
 	p.dir = p.set.Dir()
 	p.tls = p.set.String("tls", "", "MODE", "how the connection is protected: anonymous or off")
 	p.values = p.set.Values("set", "KEY=JSON", "set any key of the configuration; may be repeated")
@@ -68,16 +67,14 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	if done {
 		return status
 	}
+	if mistake := p.contradiction(rest, *test, *printConfig, *template); mistake != nil {
+		return p.set.Mistake("%w", mistake)
+	}
 	if *template {
 		return p.print(p.template())
 	}
-	p.file = *file
-	switch {
-	case len(rest) > 1:
-		return p.set.Mistake("one configuration file only, not also %q", rest[1])
-	case len(rest) == 1 && p.set.Given("config"):
-		return p.set.Mistake("-config can't be used with a FILE argument")
-	case len(rest) == 1:
+	p.file = *p.config
+	if len(rest) == 1 {
 		p.file = rest[0]
 	}
 	errFile, _ := stderr.(*os.File)
@@ -109,11 +106,52 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	return p.serve(cfg, log, &level, *grace)
 }
 
+// contradiction returns what is wrong with the command line as a whole.
+func (p *program) contradiction(rest []string, test, printConfig, template bool) error {
+	switch {
+	case len(rest) > 1 && strings.HasPrefix(rest[1], "-"):
+		return fmt.Errorf("%s after the file %q: flags come before the file", rest[1], rest[0])
+	case len(rest) > 1:
+		return fmt.Errorf("one configuration file only, not also %q", rest[1])
+	case len(rest) == 1 && p.set.Given("config"):
+		return errors.New("-config can't be used with a FILE argument")
+	case len(rest) == 1 && rest[0] == "":
+		return errors.New("the name of the configuration file is empty")
+	case template && printConfig:
+		return errors.New("-template can't be used with -print-config: the one prints the defaults, the other what is in effect")
+	case template && test:
+		return errors.New("-template can't be used with -t: it reads nothing that could be checked")
+	case printConfig && test:
+		return errors.New("-print-config can't be used with -t: use one after the other")
+	}
+	for _, name := range []string{"config", "dir", "addr", "name", "tls"} {
+		if f := p.text(name); f != nil && *f == "" && p.set.Given(name) {
+			return fmt.Errorf("-%s: the value is empty: leave the flag out, or give it one", name)
+		}
+	}
+	return nil
+}
+
+// text returns the value of a flag, nil if this daemon does not have it.
+func (p *program) text(name string) *string {
+	switch name {
+	case "config":
+		return p.config
+	case "dir":
+		return p.dir
+	case "addr":
+		return p.addr
+	case "name":
+		return p.client
+	}
+	return p.tls
+}
+
 // print writes text to standard output.
 func (p *program) print(text []byte) int {
 	if _, err := p.stdout.Write(text); err != nil {
 		cli.Errorf(p.stderr, p.name, "standard output: %w", err)
-		return cli.Failed
+		return status(err)
 	}
 	return cli.OK
 }
@@ -138,13 +176,16 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 			return nil, nil, cli.BadConfig
 		}
 		if cfg.Given("is_server") && cfg.IsServer != p.server {
-			cli.Errorf(p.stderr, p.name, "config %q: is_server: %v: this is %s; run the other daemon", p.file, cfg.IsServer, p.name)
+			cli.Errorf(p.stderr, p.name, "config %q: is_server: %v: this is %s: run %s instead", p.file, cfg.IsServer, p.name, p.other())
 			return nil, nil, cli.BadConfig
 		}
 	}
 	cfg.IsServer = p.server
 	if mistake := p.flags(cfg); mistake != nil {
 		return nil, nil, p.set.Mistake("%w", mistake)
+	}
+	if p.tokens && *p.tls != "" {
+		warnings = append(warnings, "use_token has no effect: -tls "+*p.tls+" overrides it, and clients need not prove who they are")
 	}
 	if !p.server && cfg.ClientName == "" {
 		cfg.ClientName = config.DefaultName()
@@ -166,7 +207,7 @@ func (p *program) flags(cfg *config.Config) error {
 			return fmt.Errorf("-set %s: want KEY=JSON", v)
 		}
 		if key == "is_server" {
-			return errors.New("-set is_server: run the other daemon instead")
+			return fmt.Errorf("-set is_server: run %s instead", p.other())
 		}
 		if err := cfg.Set(key, []byte(value)); err != nil {
 			return fmt.Errorf("-set %w", err)
@@ -185,11 +226,12 @@ func (p *program) flags(cfg *config.Config) error {
 		cfg.ServerAddr = addr
 	}
 	if p.client != nil && *p.client != "" {
-		if err := config.ValidName(*p.client); err != nil {
+		if err := config.ValidClientName(*p.client); err != nil {
 			return fmt.Errorf("-name: %w", err)
 		}
 		cfg.ClientName = *p.client
 	}
+	p.tokens = cfg.UseToken
 	switch *p.tls {
 	case "":
 	case "anonymous":
@@ -233,68 +275,19 @@ func idle(c *config.Config) (warnings []string) {
 	return warnings
 }
 
-// check is -t.
-func (p *program) check(cfg *config.Config, warnings []string) int {
-	paths := cfg.Paths()
-	var problems []error
-	note := func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) }
-	switch {
-	case p.file != "":
-		note("configuration: %s", p.file)
-	default:
-		note("configuration: defaults")
-	}
-	if err := durable.CheckOwner(paths.Dir); err == nil {
-		note("directory: %s", paths.Dir)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		note("directory: %s will be made", paths.Dir)
-	} else {
-		problems = append(problems, err)
-	}
-	host, err := config.BindHost(cfg.ServerAddr.Host)
-	if err == nil && net.ParseIP(host) == nil {
-		_, err = net.LookupHost(host)
-	}
-	if err != nil {
-		problems = append(problems, fmt.Errorf("server_sockaddr: %w", err))
-	} else if p.server {
-		note("listens on: %s", cfg.ServerAddr)
-	} else {
-		note("server: %s", cfg.ServerAddr)
-		note("name: %s", cfg.ClientName)
-	}
-	switch {
-	case !cfg.UseSSL:
-		note("TLS: off")
-	case p.server:
-		if _, err := identity.ServerTLS(identity.ServerOptions{Cert: paths.ServerCert, Key: paths.ServerKey, Dir: cfg.CertificatesDir, OldTLS: !cfg.ServerSecureTLS}); err != nil {
-			problems = append(problems, err)
-		} else {
-			note("TLS: anonymous, with %s", paths.ServerCert)
-		}
-	default:
-		note("TLS: anonymous")
-	}
-	for _, w := range warnings {
-		cli.Errorf(p.stderr, p.name, "warning: %s", w)
-	}
-	if len(problems) > 0 {
-		cli.Report(p.stderr, p.name, errors.Join(problems...))
-		return cli.BadConfig
-	}
-	note("all is well")
-	return cli.OK
-}
-
 // serve runs the connector until a signal ends it.
 func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelVar, grace time.Duration) int {
+	if err := places(cfg.Paths()); err != nil {
+		cli.Report(p.stderr, p.name, err)
+		return status(err)
+	}
 	listener, err := activated(p.server)
 	if err != nil {
 		cli.Report(p.stderr, p.name, err)
 		return cli.Failed
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
 	signal.Ignore(syscall.SIGUSR1, syscall.SIGPIPE) // the log is not a file: there is nothing to reopen
 	defer signal.Stop(signals)
 
@@ -323,7 +316,7 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 		select {
 		case err := <-ended:
 			if err != nil {
-				cli.Report(p.stderr, p.name, err)
+				cli.Report(p.stderr, p.name, p.explain(err))
 				return status(err)
 			}
 			return cli.OK
@@ -338,8 +331,8 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 				notify("READY=1")
 				continue
 			}
-			if stopping {
-				log.Warn("ended at once by a second signal", "signal", s.String())
+			if stopping || s == syscall.SIGQUIT {
+				log.Warn("ended at once by a signal", "signal", s.String())
 				return cli.Signaled(int(s.(syscall.Signal)))
 			}
 			stopping = true
@@ -348,6 +341,26 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 			stop()
 		}
 	}
+}
+
+// explain adds to why a connector could not start what to do, as far as that
+// depends on the flags.
+func (p *program) explain(err error) error {
+	if !errors.Is(err, connector.ErrRunning) {
+		return err
+	}
+	if p.server {
+		return fmt.Errorf("%w: end that one, or give this one another address with -addr or directory with -dir", err)
+	}
+	return fmt.Errorf("%w: end that one, or give this one another name with -name or directory with -dir; names that differ in punctuation only have the same sockets", err)
+}
+
+// other is the name of the other daemon.
+func (p *program) other() string {
+	if p.server {
+		return "aioc-client"
+	}
+	return "aioc-server"
 }
 
 // reload is SIGHUP: a bad file leaves everything as it is.
@@ -393,15 +406,4 @@ func activated(server bool) (net.Listener, error) {
 		return nil, fmt.Errorf("socket of the service manager: %w", err)
 	}
 	return ln, nil
-}
-
-// status is the exit status for why a connector could not start.
-func status(err error) int {
-	switch {
-	case errors.Is(err, identity.ErrMissing), errors.Is(err, identity.ErrDate):
-		return cli.BadConfig
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, identity.ErrUnsafe):
-		return cli.Refused
-	}
-	return cli.Failed
 }

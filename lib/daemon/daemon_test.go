@@ -193,7 +193,7 @@ func TestMistakesInTheCommandLineAreExplained(t *testing.T) {
 		{"no such TLS", true, []string{"-tls", "maybe"}, cli.Usage, "-tls maybe: want anonymous or off"},
 		{"a log format", true, []string{"-log", "xml"}, cli.Usage, "want text or json"},
 		{"-set without =", true, []string{"-set", "use_ssl"}, cli.Usage, "-set use_ssl: want KEY=JSON"},
-		{"-set is_server", true, []string{"-set", "is_server=false"}, cli.Usage, "run the other daemon instead"},
+		{"-set is_server", true, []string{"-set", "is_server=false"}, cli.Usage, "-set is_server: run aioc-client instead"},
 		{"-set of an unknown key", true, []string{"-set", "use_sll=false"}, cli.Usage, "use_ssl"},
 		{"-set of a text", true, []string{"-set", "send_message_types=any"}, cli.Usage, "not JSON"},
 		{"-set of the wrong type", true, []string{"-set", `use_ssl="no"`}, cli.Usage, "use_ssl"},
@@ -201,7 +201,20 @@ func TestMistakesInTheCommandLineAreExplained(t *testing.T) {
 		{"a bad name", false, []string{"-name", "a/b"}, cli.Usage, "-name: "},
 		{"a default name", false, []string{"-name", "default"}, cli.Usage, "-name: "},
 		{"no such file", true, []string{"/nosuch.json"}, cli.BadConfig, "/nosuch.json"},
-		{"the other daemon's file", true, []string{asClient}, cli.BadConfig, "is_server: false: this is aioc-server; run the other daemon"},
+		{"the other daemon's file", true, []string{asClient}, cli.BadConfig, "is_server: false: this is aioc-server: run aioc-client instead"},
+		{"flags after the file", true, []string{"a.json", "-t"}, cli.Usage, `-t after the file "a.json": flags come before the file`},
+		{"no name of a file", true, []string{""}, cli.Usage, "the name of the configuration file is empty"},
+		{"an empty name", false, []string{"-name", ""}, cli.Usage, "-name: the value is empty"},
+		{"an empty address", true, []string{"-addr="}, cli.Usage, "-addr: the value is empty"},
+		{"a name without letter and digit", false, []string{"-name", "-_-"}, cli.Usage, `-name: name "-_-" has no letter and no digit`},
+		{"such a name in the configuration", false, []string{"-set", `client_name=":"`}, cli.Usage, "no letter and no digit"},
+		{"a word for a list", true, []string{"-set", "recv_message_types=reading"}, cli.Usage, `recv_message_types='["reading"]'`},
+		{"words for a list", true, []string{"-set", "recv_message_types=a,b"}, cli.Usage, `recv_message_types='["a","b"]'`},
+		{"a string for a list", true, []string{"-set", `recv_message_types="a"`}, cli.Usage, `recv_message_types='["a"]'`},
+		{"a type with a comma", true, []string{"-set", `recv_message_types=["a,b"]`}, cli.Usage, "contains a comma"},
+		{"the template and what is in effect", true, []string{"-template", "-print-config"}, cli.Usage, "-template can't be used with -print-config"},
+		{"the template and a check", true, []string{"-template", "-t"}, cli.Usage, "-template can't be used with -t"},
+		{"printing and a check", true, []string{"-print-config", "-t"}, cli.Usage, "-print-config can't be used with -t"},
 		{"certificates", true, []string{"-dir", dir}, cli.BadConfig, "use -tls anonymous"},
 		{"tokens", true, []string{"-dir", dir, "-set", "ssl_allow_all=true", "-set", "use_token=true"}, cli.BadConfig, "use_token"},
 		{"lists", true, []string{"-dir", dir, "-tls", "off", "-set", `whitelisted_clients_id=["a"]`}, cli.BadConfig, "lists are not supported"},
@@ -250,39 +263,6 @@ func TestPrintedConfigurationsAreReadBackTheSame(t *testing.T) {
 	}
 }
 
-func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
-	dir := newDir(t)
-	loose := filepath.Join(dir, "loose")
-	if err := os.Mkdir(loose, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(loose, 0o770); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		name   string
-		args   []string
-		status int
-		want   string
-	}{
-		{"all is well", []string{"-tls", "off", "-dir", filepath.Join(dir, "new")}, 0, "all is well"},
-		{"no certificate", []string{"-tls", "anonymous", "-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
-		{"a directory for all", []string{"-tls", "off", "-dir", loose}, cli.BadConfig, "chmod g-w " + loose},
-		{"no such host", []string{"-tls", "off", "-dir", dir, "-addr", "nosuch.invalid:10673"}, cli.BadConfig, "server_sockaddr: "},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			status, out, errs := do(t, true, append([]string{"-t"}, test.args...)...)
-			if status != test.status || !strings.Contains(out+errs, test.want) {
-				t.Errorf("got %d, %q, %q, want %d, %q", status, out, errs, test.status, test.want)
-			}
-		})
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 {
-		t.Errorf("got %v, %v, want the directory as it was", entries, err)
-	}
-}
-
 func TestStartingIsRefusedWithOneLine(t *testing.T) {
 	dir, addr := newDir(t), freeAddr(t)
 	running := spawn(t, "server", nil, nil, "-tls", "off", "-dir", dir, "-addr", addr)
@@ -297,9 +277,11 @@ func TestStartingIsRefusedWithOneLine(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"the same name", []string{"-tls", "off", "-dir", dir, "-addr", addr}, cli.Failed, "another connector of this name is running here"},
+		{"the same name", []string{"-tls", "off", "-dir", dir, "-addr", addr}, cli.Failed, "or give this one another address with -addr or directory with -dir"},
+		{"an address of another host", []string{"-tls", "off", "-dir", newDir(t), "-addr", "192.0.2.1:10673"}, cli.BadConfig, "192.0.2.1"},
+		{"a file for a directory", []string{"-tls", "off", "-dir", mustWrite(t, filepath.Join(newDir(t), "f"), ""), "-addr", freeAddr(t)}, cli.BadConfig, "is not a directory"},
 		{"the address in use", []string{"-tls", "off", "-dir", newDir(t), "-addr", addr}, cli.Failed, "another program listens there"},
-		{"a directory for the group", []string{"-tls", "off", "-dir", loose, "-addr", freeAddr(t)}, cli.Failed, "chmod g-w " + loose},
+		{"a directory for the group", []string{"-tls", "off", "-dir", loose, "-addr", freeAddr(t)}, cli.Refused, "chmod g-w " + loose},
 		{"no certificate", []string{"-tls", "anonymous", "-dir", newDir(t), "-addr", freeAddr(t)}, cli.BadConfig, "run: aioc-certs create"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -354,6 +336,15 @@ func TestReloadingKeepsTheOldWhenTheNewIsBad(t *testing.T) {
 	d.signal(t, syscall.SIGTERM)
 	if status := d.ends(t); status != 0 {
 		t.Errorf("got %d, want 0", status)
+	}
+}
+
+func TestQuitEndsAtOnce(t *testing.T) {
+	d := spawn(t, "server", nil, nil, "-tls", "off", "-dir", newDir(t), "-addr", freeAddr(t))
+	d.logs(t, "listening")
+	d.signal(t, syscall.SIGQUIT)
+	if status := d.ends(t); status != 131 || !strings.Contains(d.text(), "ended at once by a signal signal=quit") {
+		t.Errorf("got %d, %q, want 131", status, d.text())
 	}
 }
 
@@ -489,16 +480,19 @@ func frame(header, data string) []byte {
 	return b
 }
 
-// broken is a standard output whose reader has gone.
-type broken struct{}
+// broken is a standard output that fails.
+type broken struct{ err error }
 
-func (broken) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+func (b broken) Write([]byte) (int, error) { return 0, b.err }
 
 func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
-	for _, args := range [][]string{{"-template"}, {"-print-config", "-tls", "off"}} {
-		var errs bytes.Buffer
-		if status := Run(true, args, broken{}, &errs); status != cli.Failed || !strings.Contains(errs.String(), "standard output") {
-			t.Errorf("%q: got %d, %q", args, status, errs.String())
+	dir := newDir(t)
+	for _, args := range [][]string{{"-template"}, {"-print-config", "-tls", "off"}, {"-t", "-tls", "off", "-dir", dir}} {
+		for err, want := range map[error]int{syscall.EPIPE: cli.Failed, syscall.ENOSPC: cli.Temporary} {
+			var errs bytes.Buffer
+			if status := Run(true, args, broken{err}, &errs); status != want || !strings.Contains(errs.String(), "standard output") {
+				t.Errorf("%q: got %d, %q, want %d", args, status, errs.String(), want)
+			}
 		}
 	}
 	if status := Run(true, []string{"-h"}, io.Discard, io.Discard); status != 0 {

@@ -79,17 +79,13 @@ func (e unsafeError) Is(target error) bool { return target == ErrUnsafe }
 // Symbolic links are resolved first. The error is an ErrUnsafe that names the
 // offending path and the command that corrects it.
 func CheckOwner(path string) error {
-	return checkOwner(path, os.Geteuid(), os.Stat)
+	return checkPath(path, os.Geteuid(), os.Stat, true)
 }
 
 // CheckParent is CheckOwner for something that is about to be made in the
 // directory at path: the directory itself may be one such as /tmp, too.
 func CheckParent(path string) error {
 	return checkPath(path, os.Geteuid(), os.Stat, false)
-}
-
-func checkOwner(path string, euid int, stat func(string) (fs.FileInfo, error)) error {
-	return checkPath(path, euid, stat, true)
 }
 
 // checkPath is CheckOwner, or CheckParent if path is not the last.

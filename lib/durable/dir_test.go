@@ -107,7 +107,7 @@ func TestCheckOwnerNamesThePathAndTheCommand(t *testing.T) {
 		{"a directory for all that is not sticky", fakeInfo{0o600, me}, fakeInfo{fs.ModeDir | 0o777, me}, "run: chmod go-w " + quotedDir},
 		{"a sticky file for all", fakeInfo{fs.ModeSticky | 0o666, me}, fakeInfo{fs.ModeDir | 0o700, me}, "run: chmod go-w " + quotedPath},
 	} {
-		err := checkOwner(path, me, func(p string) (fs.FileInfo, error) {
+		err := checkPath(path, me, func(p string) (fs.FileInfo, error) {
 			switch p {
 			case path:
 				return test.file, nil
@@ -115,12 +115,27 @@ func TestCheckOwnerNamesThePathAndTheCommand(t *testing.T) {
 				return test.dir, nil
 			}
 			return fakeInfo{fs.ModeDir | 0o755, 0}, nil
-		})
+		}, true)
 		if test.want == "" && err != nil {
 			t.Errorf("%s: got %v, want none", test.name, err)
 		}
-		if test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if test.want != "" && (!errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
+func TestADirectoryForAllMayBeAParentWhenItIsSticky(t *testing.T) {
+	dir := t.TempDir()
+	for mode, want := range map[fs.FileMode]bool{0o700: true, fs.ModeSticky | 0o777: true, 0o777: false, 0o770: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckParent(dir); (err == nil) != want || err != nil && !errors.Is(err, ErrUnsafe) {
+			t.Errorf("%v: got %v, want accepted %v", mode, err, want)
+		}
+		if err := CheckOwner(dir); (err == nil) != (mode == 0o700) {
+			t.Errorf("%v as the last: got %v", mode, err)
 		}
 	}
 }

@@ -255,6 +255,12 @@ type end struct {
 // run runs a link until the test ends.
 func run(t testing.TB, conn net.Conn, opt Options) *end {
 	t.Helper()
+	return runUpTo(t, conn, wire.MaxFrame, opt)
+}
+
+// runUpTo is run with another limit to the size of frames.
+func runUpTo(t testing.TB, conn net.Conn, max int, opt Options) *end {
+	t.Helper()
 	if opt.ID == "" {
 		opt.ID = "near"
 	}
@@ -262,7 +268,7 @@ func run(t testing.TB, conn net.Conn, opt Options) *end {
 		opt.Handler = &sink{}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &end{Link: New(conn, wire.NewReader(conn, wire.MaxFrame), opt), result: make(chan error, 1), cancel: cancel}
+	e := &end{Link: New(conn, wire.NewReader(conn, max), opt), result: make(chan error, 1), cancel: cancel}
 	if s, ok := opt.Source.(*source); ok {
 		s.mu.Lock()
 		s.wake = e.Wake

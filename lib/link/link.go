@@ -134,10 +134,13 @@ type Options struct {
 	Nudge bool
 }
 
+// PingMax bounds the bytes of a ping, as a whole frame: a longer one is not
+// answered and ends the link.
+const PingMax = 256 << 10
+
 const (
 	batchBytes  = 256 << 10 // what one write gathers
 	controlMax  = 256 << 10 // own frames waiting to be written, before the reader waits
-	pingMax     = 256 << 10 // bytes of a ping that is answered
 	controlCap  = 16 << 20  // own frames waiting, at which the link is given up
 	decideAfter = 5 * time.Second
 	nudgeEvery  = 500 * time.Millisecond

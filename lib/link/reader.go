@@ -183,8 +183,8 @@ func (l *Link) pinged(f *wire.Frame) error {
 			l.log.Debug("ping without request_id ignored")
 			return nil
 		}
-		if len(f.Raw) > pingMax {
-			return fmt.Errorf("%w: ping of %d bytes, at most %d", ErrProtocol, len(f.Raw), pingMax)
+		if len(f.Raw) > PingMax {
+			return fmt.Errorf("%w: ping of %d bytes, at most %d", ErrProtocol, len(f.Raw), PingMax)
 		}
 		reply := []wire.Edit{
 			{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},

@@ -209,6 +209,14 @@ func (r *Reader) parse(f *Frame, raw []byte) error {
 // leaves the rest to be dropped.
 func (r *Reader) stepOver(f *Frame) error {
 	length := r.announced()
+	for r.end-r.start < 6 {
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+	if n := int64(binary.LittleEndian.Uint16(r.buf[r.start+4:])); 6+n+4 > length {
+		return fmt.Errorf("%w: header of %d bytes in a frame of %d", ErrFrame, n, length-4)
+	}
 	t := r.headerEnd()
 	for ; t == 0; t = r.headerEnd() {
 		if err := r.fill(); err != nil {
@@ -220,7 +228,7 @@ func (r *Reader) stepOver(f *Frame) error {
 	}
 	f.Raw, f.Data, f.Binary, f.TooBig = nil, nil, nil, length
 	r.start += t
-	r.discard = max(length-int64(t), 0)
+	r.discard = length - int64(t)
 	return nil
 }
 
@@ -263,9 +271,9 @@ func (r *Reader) fill() error {
 			size *= 2
 		}
 		r.start, r.end = 0, 0
-	case r.end == size && (size < maxBuffer || r.announced() > int64(size)):
-		// Full, and still small or too small for one frame. whole has
-		// found that a frame of this length is within the limit.
+	case r.end == size && (size < maxBuffer || r.announced() > int64(size) && r.announced() <= int64(r.max)):
+		// Full, and still small or too small for one frame. One above the
+		// limit is stepped over: its header fits.
 		size = min(2*size, max(int(r.announced()), maxBuffer))
 	case r.end == size || r.start > size/2:
 		r.start, r.end = 0, copy(r.buf, r.buf[r.start:r.end])

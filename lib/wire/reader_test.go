@@ -13,7 +13,11 @@ import (
 
 func mustFrame(t testing.TB, header, data, bin string) []byte {
 	t.Helper()
-	f, err := AppendFrame(nil, []byte(header), []byte(data), []byte(bin))
+	var section []byte // none for an empty bin
+	if bin != "" {
+		section = []byte(bin)
+	}
+	f, err := AppendFrame(nil, []byte(header), []byte(data), section)
 	if err != nil {
 		t.Fatal(err)
 	}

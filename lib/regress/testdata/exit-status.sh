@@ -32,6 +32,29 @@ for name in aioc-server aioc-client; do
 	status "$name -t with what it printed" 0 "$name" -t printed.json
 	check "$name -t leaves nothing behind" '! ls -d aioc_* .aioc_* 2>/dev/null | grep .'
 
+	echo '{"use_ssl": 7, "a": 1, "a": 1}' >several.json
+	status "$name with several mistakes" 78 "$name" -t several.json
+	check "$name reports all of them" 'grep -q use_ssl err && grep -q "a: no such key" err && grep -q "a stands twice" err'
+
+	mkdir -p loose && chmod 775 loose
+	status "$name -t with a directory for the group" 77 "$name" -tls off -dir "$PWD/loose" -t
+	check "$name -t says what to run" 'grep -q "chmod g-w" err'
+	status "$name with a directory for the group" 77 "$name" -tls off -dir "$PWD/loose"
+	check "$name says what to run" 'grep -q "chmod g-w" err'
+	status "$name -t with a file for a directory" 78 "$name" -tls off -dir "$PWD/wrong.json" -t
+	status "$name with a file for a directory" 78 "$name" -tls off -dir "$PWD/wrong.json"
+	status "$name -t with an address of another host" 78 "$name" -tls off -t -set 'client_bind_ip="192.0.2.1"' -addr 192.0.2.1:10673
+	if [ -c /dev/full ]; then
+		status "$name -t on a full disk" 75 sh -c "$name -tls off -t >/dev/full"
+	fi
+
+	status "$name with a flag after the file" 2 "$name" printed.json -t
+	check "$name says where flags belong" 'grep -q "flags come before the file" err'
+	status "$name with an empty address" 2 "$name" -addr ''
+	status "$name with the template and a check" 2 "$name" -template -t
+	status "$name with a word for a list" 2 "$name" -set recv_message_types=reading
+	check "$name says how to write it" 'grep -qF "[\"reading\"]" err'
+
 	status "$name with a flag for no key" 2 "$name" -set 'no_such_key=1' -t
 	status "$name with two files" 2 "$name" -config printed.json printed.json
 done

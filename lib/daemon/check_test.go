@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"aioc/lib/cli"
+	"aioc/lib/connector"
+	"aioc/lib/durable"
+)
+
+func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
+	dir := newDir(t)
+	loose := filepath.Join(dir, "loose")
+	if err := os.Mkdir(loose, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(loose, 0o770); err != nil {
+		t.Fatal(err)
+	}
+	file, link := filepath.Join(newDir(t), "file"), filepath.Join(newDir(t), "link")
+	mustWrite(t, file, "")
+	if err := os.Symlink("nothing", link); err != nil {
+		t.Fatal(err)
+	}
+	shut, shutStatus := newDir(t), cli.Refused
+	if err := os.Chmod(shut, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		shutStatus = 0 // root may write everywhere
+	}
+	low, lowWords := 0, "listens on: 127.0.0.1:1"
+	if unprivileged() > 1 {
+		low, lowWords = cli.Refused, "port 1: permission denied: ports below"
+	}
+	occupied := newDir(t)
+	mustWrite(t, filepath.Join(occupied, "aioc_server_127001_10673"), "")
+	for _, test := range []struct {
+		name   string
+		args   []string
+		status int
+		want   string
+	}{
+		{"a file for a directory", []string{"-tls", "off", "-dir", file}, cli.BadConfig, "is not a directory"},
+		{"a directory in a file", []string{"-tls", "off", "-dir", file + "/x"}, cli.BadConfig, "not a directory"},
+		{"a link to nothing", []string{"-tls", "off", "-dir", link}, cli.BadConfig, "is a symbolic link to nothing"},
+		{"a directory to be made where others may rename", []string{"-tls", "off", "-dir", filepath.Join(loose, "a/b")}, cli.Refused, "chmod g-w " + loose},
+		{"a directory without the right to write", []string{"-tls", "off", "-dir", shut}, shutStatus, shut},
+		{"a directory to be made in it", []string{"-tls", "off", "-dir", filepath.Join(shut, "a/b")}, shutStatus, shut},
+		{"something with the name of a socket", []string{"-tls", "off", "-dir", occupied}, cli.BadConfig, "is not a socket: move it away"},
+		{"an address of another host", []string{"-tls", "off", "-dir", dir, "-addr", "192.0.2.1:10673"}, cli.BadConfig, "192.0.2.1 is not an address of this host"},
+		{"every address", []string{"-tls", "off", "-dir", dir, "-addr", "0.0.0.0:10673"}, 0, "all is well"},
+		{"a low port", []string{"-tls", "off", "-dir", dir, "-addr", "127.0.0.1:1"}, low, lowWords},
+		{"tokens overridden", []string{"-tls", "off", "-dir", dir, "-set", "use_token=true"}, 0, "warning: use_token has no effect: -tls off overrides it"},
+		{"all is well", []string{"-tls", "off", "-dir", filepath.Join(dir, "new")}, 0, "all is well"},
+		{"no certificate", []string{"-tls", "anonymous", "-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
+		{"a directory for all", []string{"-tls", "off", "-dir", loose}, cli.Refused, "chmod g-w " + loose},
+		{"no such host", []string{"-tls", "off", "-dir", dir, "-addr", "nosuch.invalid:10673"}, cli.BadConfig, "server_sockaddr: "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, out, errs := do(t, true, append([]string{"-t"}, test.args...)...)
+			if status != test.status || !strings.Contains(out+errs, test.want) {
+				t.Errorf("got %d, %q, %q, want %d, %q", status, out, errs, test.status, test.want)
+			}
+		})
+	}
+	for bind, want := range map[string]int{"127.0.0.1": 0, "192.0.2.1": cli.BadConfig} {
+		status, out, errs := do(t, false, "-t", "-tls", "off", "-dir", dir, "-name", "c1", "-set", fmt.Sprintf("client_bind_ip=%q", bind))
+		if status != want || want != 0 && !strings.Contains(errs, "client_bind_ip: "+bind+" is not an address of this host") {
+			t.Errorf("client_bind_ip %s: got %d, %q, %q, want %d", bind, status, out, errs, want)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("got %v, %v, want the directory as it was", entries, err)
+	}
+}
+
+func TestTheExamplesOfThePageCanStart(t *testing.T) {
+	page, err := os.ReadFile("../../man/aioc.json.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, text := range strings.Split(string(page), ".Bd -literal -offset indent\n")[1:] {
+		text, _, _ = strings.Cut(text, ".Ed")
+		if !strings.HasPrefix(text, "{") {
+			continue
+		}
+		found++
+		file := mustWrite(t, filepath.Join(newDir(t), "x.json"), text)
+		server := strings.Contains(text, `"is_server": true`)
+		if status, _, errs := do(t, server, "-print-config", file); status != 0 || errs != "" {
+			t.Errorf("%s: got %d, %q", text, status, errs)
+		}
+	}
+	if found == 0 {
+		t.Error("no examples in the page")
+	}
+}
+
+func TestStatusesOfWhatGoesWrong(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{syscall.EADDRINUSE, cli.Failed},
+		{syscall.EADDRNOTAVAIL, cli.BadConfig},
+		{syscall.EACCES, cli.Refused},
+		{syscall.ENOSPC, cli.Temporary},
+		{durable.ErrUnsafe, cli.Refused},
+		{mistakef("x: %w", syscall.EROFS), cli.BadConfig},
+		{connector.ErrRunning, cli.Failed},
+	} {
+		if got := status(fmt.Errorf("words: %w", test.err)); got != test.want {
+			t.Errorf("%v: got %d, want %d", test.err, got, test.want)
+		}
+	}
+}
+
+func TestTheLockOfAnotherUserIsExplained(t *testing.T) {
+	dir := newDir(t)
+	lock := mustWrite(t, filepath.Join(dir, ".aioc_server_127001_10673.lock"), "")
+	if err := os.Chmod(lock, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	want, words := cli.Refused, "another user ran this connector: run as that user, or choose another directory with -dir"
+	if os.Geteuid() == 0 {
+		want, words = 0, "" // root may write everywhere
+	}
+	if status, _, errs := do(t, true, "-t", "-tls", "off", "-dir", dir); status != want || !strings.Contains(errs, words) {
+		t.Errorf("got %d, %q, want %d, %q", status, errs, want, words)
+	}
+}
