@@ -149,7 +149,11 @@ func (p *program) text(name string) *string {
 
 // print writes text to standard output.
 func (p *program) print(text []byte) int {
-	if _, err := p.stdout.Write(text); err != nil {
+	err := cli.CheckOutput(p.stdout)
+	if err == nil {
+		_, err = p.stdout.Write(text)
+	}
+	if err != nil {
 		cli.Errorf(p.stderr, p.name, "standard output: %w", err)
 		return status(err)
 	}

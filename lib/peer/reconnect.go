@@ -198,7 +198,7 @@ func (l *dialLog) ended(short bool, err error) {
 		return
 	}
 	if l.short++; l.short == manyShort {
-		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name be allowed there",
+		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name be allowed there and not used by another client",
 			"addr", l.addr, "n", l.short)
 	}
 }
