@@ -78,14 +78,15 @@ func TestPingsOfOneProgramDoNotEndTheLinkOfAPeerThatReadsNothing(t *testing.T) {
 		}
 	}()
 	data := strings.Repeat("x", link.PingMax-1024)
-	for i := range 100 {
+	const many = 160 // more than the connection and the link hold
+	for i := range many {
 		p.write(fmt.Sprintf(`{"message_type": "_ping", "destination_id": "slow", "await_response": true, "request_id": "%d"}`, i), data)
 	}
 	s.send(t, "any", "slow", "after the pings")
-	eventually(t, "a ping is answered for the peer", func() bool {
+	eventually(t, "some are answered without the peer", func() bool {
 		s.waiters.mu.Lock()
 		defer s.waiters.mu.Unlock()
-		return len(s.waiters.m) < 100
+		return len(s.waiters.m) < many
 	})
 	for {
 		h, d := slow.next()
@@ -226,15 +227,15 @@ func TestHalvesOfBigMessagesKeepNobodyOut(t *testing.T) {
 		bad := s.peer(t, fmt.Sprint("bad", i))
 		_, _ = bad.Write(half) // the connection may be closed meanwhile
 	}
+	eventually(t, "the greedy ones are closed", func() bool { return s.counted("no memory for a message") == 3 })
 	var patient []net.Conn
-	for i := range 3 {
+	for i := range 2 {
 		bad := s.peer(t, fmt.Sprint("patient", i))
 		if _, err := bad.Write(half[:1<<20]); err != nil {
 			t.Fatal(err)
 		}
 		patient = append(patient, bad)
 	}
-	eventually(t, "the greedy ones are closed", func() bool { return s.counted("no memory for a message") == 3 })
 	eventually(t, "the patient ones hold memory", func() bool { return s.reading.Load() >= 1<<20 })
 	if n := s.reading.Load(); n > total/2 {
 		t.Errorf("got %d bytes held by halves, want at most %d", n, total/2)

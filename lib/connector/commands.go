@@ -149,12 +149,14 @@ func spaced(text []byte) []byte {
 }
 
 // attribute shows what is public of the configuration, under the names that it
-// has in the original: those of the configuration keys, and source_id.
+// has in the original: those of the configuration keys, source_id and is_running.
 func (c *Connector) attribute(name string) (any, error) {
 	cfg := c.cfg.Load()
 	switch name {
 	case "source_id":
 		return c.id, nil
+	case "is_running":
+		return c.running.Load(), nil
 	case "server_sockaddr":
 		return cfg.ServerAddr.Text(), nil
 	case "proxy": // holds a password

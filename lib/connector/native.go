@@ -156,6 +156,7 @@ func (p *program) Frame(n uint64, f *wire.Frame) error {
 func (p *program) stopped(n uint64, f *wire.Frame) bool {
 	running := p.c.running.Load()
 	if !running {
+		p.how.known = false // the next frame may have this header
 		h := p.c.decide(f.Header, true, false)
 		p.refuse(n, &h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})
 	}
@@ -245,6 +246,6 @@ func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {
 		err = c.commands.Serve(ctx, conn)
 	}
 	if err != nil {
-		c.fold.Warn("command", 1, "command failed", slog.String("err", err.Error()))
+		c.fold.Warn("command\x00"+err.Error(), 1, "command failed", slog.String("err", err.Error()))
 	}
 }

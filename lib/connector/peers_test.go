@@ -265,6 +265,8 @@ func TestNothingIsLostOrReorderedWhenTheLinkBreaks(t *testing.T) {
 		inOrder(t, firsts(list), many)
 		t.Logf("%s: %d messages came again", name, len(list)-many)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.cuts < 2 {
 		t.Errorf("only %d cuts", b.cuts)
 	}

@@ -167,6 +167,13 @@ func (l *Link) gather(size int) (more bool) {
 	switch {
 	case !more:
 	case l.acks.Load() && !l.windowed && l.bytes >= l.opt.WindowBytes:
+	case l.opt.Nudge && l.decided && !l.acks.Load():
+		// A Python client over TLS may be stuck with its answer until
+		// something arrives. It must not be sent so much then that it stops
+		// reading, since nothing would free it any more.
+		if l.inFlight == 0 {
+			room = 1
+		}
 	case l.windowed:
 		room = l.opt.Window - l.inFlight
 	case !l.acks.Load():

@@ -85,14 +85,15 @@ server() {
 	done
 }
 
-# client DIR NAME [FLAG ...]: starts aioc-client for the server on port, waits
-# for its socket; its process is client_pid, its log NAME.log
+# client DIR NAME [FLAG ...]: starts aioc-client for the server on port and waits
+# until it is connected; its process is client_pid, its log NAME.log
 client() {
 	client_dir=$1 client_name=$2
 	shift 2
 	aioc-client -dir "$client_dir" -addr "127.0.0.1:$port" -name "$client_name" "$@" >>"$client_name.log" 2>&1 &
+	# shellcheck disable=SC2034 # for the scripts
 	client_pid=$!
-	waitfor 'the client to take messages' "[ -S \"\$(ls -d '$client_dir'/aioc_client_* | head -n 1)\" ] && kill -0 $client_pid"
+	waitfor 'the client to be connected' "echo 1 | aioc-send -dir '$client_dir' -type _ping -await -timeout 5s"
 }
 
 # stop PID ...: ends the processes and waits for them; one that is stopped
