@@ -59,15 +59,8 @@ const maxWindow = 1 << 16
 
 // serveOwn serves one connection of the connector's own socket.
 func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
-	caller, err := local.CallerOf(conn)
-	if err != nil {
-		c.log.Warn("local program refused", "err", err)
-		conn.Close()
-		return
-	}
-	leave, ok := c.enter(caller)
+	caller, leave, ok := c.meet(conn)
 	if !ok {
-		conn.Close()
 		return
 	}
 	defer leave()
@@ -85,8 +78,23 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	})
 	p.late.set(p.l)
 	defer p.gone()
-	err = p.l.Run(ctx)
+	err := p.l.Run(ctx)
 	c.localEnded("program", err)
+}
+
+// meet asks who opened a connection, and whether they may have it until leave.
+// If not, it is closed.
+func (c *Connector) meet(conn *net.UnixConn) (caller local.Caller, leave func(), ok bool) {
+	caller, err := local.CallerOf(conn)
+	if err != nil {
+		c.log.Warn("local program refused", "err", err)
+	} else {
+		leave, ok = c.enter(caller)
+	}
+	if !ok {
+		conn.Close()
+	}
+	return caller, leave, ok
 }
 
 // maxStranger bounds the connections of a user who may only send.

@@ -12,7 +12,6 @@ import (
 
 	"aioc/lib/config"
 	"aioc/lib/link"
-	"aioc/lib/local"
 	"aioc/lib/queue"
 	"aioc/lib/wire"
 )
@@ -508,15 +507,8 @@ func (c *Connector) reader(conn net.Conn) *wire.Reader {
 
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
-	caller, err := local.CallerOf(conn)
-	if err != nil {
-		c.log.Warn("local program refused", "err", err)
-		conn.Close()
-		return
-	}
-	leave, ok := c.enter(caller)
+	_, leave, ok := c.meet(conn)
 	if !ok {
-		conn.Close()
 		return
 	}
 	defer leave()
@@ -528,6 +520,6 @@ func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 		},
 	})
 	defer in.gone()
-	err = in.l.Run(ctx)
+	err := in.l.Run(ctx)
 	c.localEnded("sender", err)
 }
