@@ -64,7 +64,8 @@ type Connector struct {
 	counts  counters
 	reading atomic.Int64 // bytes of big messages on their way in
 
-	running atomic.Bool // between start and stop
+	running atomic.Bool   // between start and stop
+	version atomic.Uint64 // of what decides where messages go; changed by Reload
 
 	waiters waiters
 
@@ -436,6 +437,7 @@ func (c *Connector) Reload(next *config.Config) error {
 	c.mu.Lock()
 	c.ignore = next.IgnoreTraffic
 	c.mu.Unlock()
+	c.version.Add(1)
 	c.log.Info("configuration read again")
 	return nil
 }

@@ -31,22 +31,25 @@ type peerLink struct {
 
 // route is how frames with a certain header are handled.
 type route struct {
-	known  bool
-	typ    string
-	q      *queue.Queue
-	drop   string // reason
-	single bool   // not simply put
+	known   bool
+	version uint64 // Connector.version when it was made
+	typ     string
+	q       *queue.Queue
+	drop    string // reason
+	single  bool   // not simply put
 }
 
 func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 	if n == 0 {
 		return p.control(f)
 	}
-	if !f.Same || !p.how.known {
+	if !f.Same || !p.how.known || p.how.version != p.c.version.Load() {
 		if err := p.Flush(); err != nil {
 			return err
 		}
+		version := p.c.version.Load()
 		p.how = p.route(f.Header)
+		p.how.version = version
 	}
 	switch h := &p.how; {
 	case h.drop != "":

@@ -42,16 +42,17 @@ type intake struct {
 
 // decision is how frames with a certain header are handled.
 type decision struct {
-	known  bool
-	box    *outbox
-	typ    string
-	header []byte // instead of the frame's; nil: as it is
-	refuse *link.Refusal
-	ping   bool
-	await  bool
-	ack    bool   // the sender waits for the peer's acknowledgement
-	id     []byte // request_id
-	answer []byte // transport_id: to be answered with it
+	known   bool
+	version uint64 // Connector.version when it was made
+	box     *outbox
+	typ     string
+	header  []byte // instead of the frame's; nil: as it is
+	refuse  *link.Refusal
+	ping    bool
+	await   bool
+	ack     bool   // the sender waits for the peer's acknowledgement
+	id      []byte // request_id
+	answer  []byte // transport_id: to be answered with it
 }
 
 // lookEvery is how often somebody who waits looks whether the program is there.
@@ -64,11 +65,13 @@ var (
 )
 
 func (in *intake) Frame(n uint64, f *wire.Frame) error {
-	if !f.Same || !in.how.known {
+	if !f.Same || !in.how.known || in.how.version != in.c.version.Load() {
 		if err := in.Flush(); err != nil {
 			return err
 		}
+		version := in.c.version.Load()
 		in.how = in.c.decide(f.Header, in.native, in.wait)
+		in.how.version = version
 		if f.Header.Type == nil {
 			return errors.New("frame without message_type")
 		}

@@ -121,3 +121,31 @@ func TestReloadChangesWhatItCan(t *testing.T) {
 	}
 	notTaken(t, c.try(t, "a", "", ""), 0, "ignored")
 }
+
+func TestReloadReachesAConnectionThatIsOpen(t *testing.T) {
+	s := server(t, types("a"))
+	c := s.client(t, "c1", types("a"))
+	a := c.open(t)
+	one := a.Sender(api.SendOptions{})
+	defer one.Close()
+	put := func(want int) error {
+		t.Helper()
+		if err := one.Put(a.Header("a", ""), []byte("x"), nil); err != nil {
+			return err
+		}
+		taken, err := one.Taken(t.Context())
+		if taken != want {
+			t.Errorf("%d taken, want %d", taken, want)
+		}
+		return err
+	}
+	if err := put(1); err != nil {
+		t.Fatal(err)
+	}
+	next := *c.cfg
+	next.IgnoreTraffic = config.Ignore{All: true}
+	if err := c.Reload(&next); err != nil {
+		t.Fatal(err)
+	}
+	notTaken(t, put(1), 1, "ignored")
+}
