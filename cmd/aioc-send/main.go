@@ -301,7 +301,7 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 		err = missed // it came before what the loop met
 	}
 	var refusal *api.NotTaken
-	if errors.As(missed, &refusal) {
+	if errors.As(err, &refusal) {
 		a.forget(refusal.Index) // those before it were taken and will be answered
 	}
 	var unanswered error

@@ -115,7 +115,12 @@ func (l *Link) read() error {
 // tooBig refuses a message above the reader's limit. The handler sees nothing
 // of it.
 func (l *Link) tooBig(f *wire.Frame) error {
-	if l.kind != message {
+	switch l.kind {
+	case message:
+	case ping:
+		l.log.Debug("big ping ignored", "bytes", f.TooBig)
+		return nil // nobody waits for more than its time
+	default:
 		return fmt.Errorf("%w: %s of %d bytes", wire.ErrTooBig, f.Header.Type, f.TooBig)
 	}
 	l.skipped = true
