@@ -300,7 +300,11 @@ func warning(c identity.Certificate, now time.Time, days int) string {
 // print writes to stdout what write makes and returns the status, which is
 // another if stdout takes no more.
 func (p *program) print(status int, write func(io.Writer) error) int {
-	if err := write(p.stdout); err != nil {
+	err := cli.CheckOutput(p.stdout)
+	if err == nil {
+		err = write(p.stdout)
+	}
+	if err != nil {
 		return p.fail(fmt.Errorf("write: %w", err))
 	}
 	return status
