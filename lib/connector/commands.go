@@ -15,7 +15,7 @@ import (
 	"aioc/lib/control"
 )
 
-// hardGrace and softGrace are how long stop waits for what is on its way.
+// softGrace is how long a stop that is not hard waits for what is on its way.
 const softGrace = 10 * time.Second
 
 func (c *Connector) addCommands() {

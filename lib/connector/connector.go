@@ -178,6 +178,7 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	all.Wait() // programs give back what they have in hand
 	c.close()
 	c.fold.Close()
+	c.counts.report(c.log)
 	return nil
 }
 

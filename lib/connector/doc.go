@@ -18,6 +18,8 @@
 //	connection, local         local.Serve          intake or program     connection, context  accept loop
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop
 //	link's writer             link.Run             the batch             link closes          link.Run
+//	link's timers             link                 nothing               link closes          link.Run
+//	the connector itself      daemon.Run           the connector         a signal             daemon.Run
 //
 // The reader of a link is the goroutine that calls link.Run. A link may also
 // write in the goroutine that wakes it, as far as that needs no waiting.

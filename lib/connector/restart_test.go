@@ -149,3 +149,18 @@ func TestReloadReachesAConnectionThatIsOpen(t *testing.T) {
 	}
 	notTaken(t, put(1), 1, "ignored")
 }
+
+func TestWhatWasCountedIsInTheLogAtTheEnd(t *testing.T) {
+	s := server(t, types("a"))
+	c := s.client(t, "c1", types("a", "b"))
+	if err := c.try(t, "b", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server refuses the type", func() bool {
+		return s.counted("message type not in recv_message_types") == 1
+	})
+	s.halt(t)
+	if log := s.log.String(); !strings.Contains(log, "counted since the start") || !strings.Contains(log, `"message type not in recv_message_types"`) {
+		t.Errorf("nothing is said of it:\n%s", log)
+	}
+}

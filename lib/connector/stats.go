@@ -2,6 +2,8 @@ package connector
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -18,6 +20,15 @@ func (c *counters) add(reason string, n int) {
 		c.n = map[string]uint64{}
 	}
 	c.n[reason] += uint64(n)
+}
+
+// report logs what was counted, a line for each reason.
+func (c *counters) report(log *slog.Logger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, reason := range slices.Sorted(maps.Keys(c.n)) {
+		log.Info("counted since the start", "reason", reason, "n", c.n[reason])
+	}
 }
 
 // drop counts n messages that are lost for a reason and logs it: the first at

@@ -173,7 +173,7 @@ type Link struct {
 	writing sync.Mutex
 	batch   wire.Batch
 	join    []byte
-	ackBuf  []byte // the batch\'s _ack
+	ackBuf  []byte // the _ack in the batch
 	ownOut  []byte // what of the batch came from out
 	spare   []byte // memory for out
 	held    bool   // the batch, or what is left of it, waits for the writer
