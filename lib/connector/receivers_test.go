@@ -111,6 +111,10 @@ func TestDrainEndsWhenNothingIsLeft(t *testing.T) {
 	c.send(t, "a", "", numbers(0, 1000)...)
 	c.send(t, "b", "", numbers(0, 1000)...)
 	c.send(t, "c", "", "left alone")
+	// Sent means taken by the client's connector: the server may have none yet.
+	eventually(t, "all has arrived", func() bool {
+		return s.inbox["a"].Len() == 1000 && s.inbox["b"].Len() == 1000 && s.inbox["c"].Len() == 1
+	})
 	in := s.receive(t, api.ReceiveOptions{Drain: true, Types: []string{"a", "b"}, Window: 3})
 	if err := in.ended(t); err != nil || in.len() != 2000 {
 		t.Errorf("got %v, %d messages, want 2000", err, in.len())
