@@ -5,13 +5,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 
-	"aioc/lib/control"
 	"aioc/lib/wire"
 )
 
@@ -201,18 +199,4 @@ func (c *Client) Respond(ctx context.Context, req Request, data, bin []byte) err
 		// The connector was restarted since the last one: once more, anew.
 	}
 	return err
-}
-
-// Call runs a command of the connector and returns its result as JSON. The
-// commands of a Python connector answer with a text, which comes as a JSON
-// string.
-func (c *Client) Call(ctx context.Context, command string, kwargs map[string]any) (json.RawMessage, error) {
-	text, err := control.Call(ctx, c.paths.CommanderSocket, command, kwargs)
-	if err != nil {
-		if absent(err) {
-			return nil, fmt.Errorf("%w: %w", ErrNoConnector, err)
-		}
-		return nil, err
-	}
-	return json.Marshal(text)
 }

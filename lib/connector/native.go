@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 
+	"aioc/lib/control"
 	"aioc/lib/link"
 	"aioc/lib/local"
 	"aioc/lib/queue"
@@ -52,6 +53,7 @@ type call struct {
 type callReply struct {
 	Result any    `json:"result,omitempty"`
 	Error  string `json:"error,omitempty"`
+	Reason string `json:"reason,omitempty"` // of the error: see control.Reason
 }
 
 // maxWindow bounds the messages that one program has in hand.
@@ -220,17 +222,16 @@ func (p *program) consume(f *wire.Frame) error {
 // call runs a command.
 func (p *program) call(f *wire.Frame) error {
 	id := append([]byte(nil), f.Header.RequestID...)
-	var reply callReply
 	var want call
-	if !p.caller.Trusted() {
-		reply.Error = "commands need the user or group of the connector, or root"
-	} else if err := json.Unmarshal(f.Data, &want); err != nil {
-		reply.Error = "a call is a JSON object with cmd and kwargs"
-	} else if result, err := p.c.commands.Call(p.ctx, want.Cmd, want.Kwargs); err != nil {
-		reply.Error = err.Error()
-		p.c.log.Warn("command failed", "cmd", want.Cmd, "err", err)
-	} else {
-		reply.Result = result
+	var reply callReply
+	err := json.Unmarshal(f.Data, &want)
+	if err != nil {
+		err = fmt.Errorf("%w: a call is a JSON object with cmd and kwargs", control.ErrArgument)
+	} else if reply.Result, err = p.c.command(p.ctx, p.caller, want.Cmd, want.Kwargs); err != nil {
+		p.c.fold.Warn("command\x00"+err.Error(), 1, "command failed", slog.String("cmd", want.Cmd), slog.Int("uid", p.caller.UID), slog.String("err", err.Error()))
+	}
+	if err != nil {
+		reply = callReply{Error: err.Error(), Reason: control.Reason(err)}
 	}
 	text, err := json.Marshal(reply)
 	if err != nil {
@@ -241,6 +242,15 @@ func (p *program) call(f *wire.Frame) error {
 		edits = append(edits, wire.Edit{Key: "response_id", Value: id})
 	}
 	return p.l.Send(edits, text, nil)
+}
+
+// command runs a command if the caller may.
+func (c *Connector) command(ctx context.Context, caller local.Caller, name string, kwargs json.RawMessage) (any, error) {
+	if known, _ := c.commands.Command(name); !caller.Trusted() && !known.Anyone {
+		c.counts.add("command refused", 1)
+		return nil, fmt.Errorf("%w: commands need the user or group of the connector, or root", control.ErrRefused)
+	}
+	return c.commands.Call(ctx, name, kwargs)
 }
 
 // serveCommander serves one command on the original's commander socket.

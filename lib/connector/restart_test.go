@@ -22,7 +22,7 @@ func TestStopAndStartKeepTheLocalSockets(t *testing.T) {
 		if _, err := os.Lstat(s.paths.SendSocket); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the send socket: got %v", err)
 		}
-		if got := command(t, s, "show_connected_peers", map[string]any{"dump_result": true}); got != `"{}"` {
+		if got := command(t, s, "show_connected_peers", map[string]any{"dump_result": true}); got != "{}" {
 			t.Errorf("peers: got %s", got)
 		}
 		notTaken(t, s.try(t, "any", "c1", "lost"), 0, "stopped")

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"aioc/lib/api"
+	"aioc/lib/control"
 	"aioc/lib/config"
 	"aioc/lib/wire"
 )
@@ -196,14 +197,14 @@ func TestAStoppedConnectorRefuses(t *testing.T) {
 // command runs a command on the commander socket.
 func command(t testing.TB, n *node, name string, kwargs map[string]any) string {
 	t.Helper()
-	result, err := n.open(t).Call(within(t), name, kwargs)
+	result, err := control.Call(within(t), n.cfg.Paths().CommanderSocket, name, kwargs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(result), "error: ") {
+	if strings.HasPrefix(result, "error: ") {
 		t.Fatalf("%s: %s", name, result)
 	}
-	return string(result)
+	return result
 }
 
 func TestFilesAreRefused(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ type Set []string
 type Tuple []any
 
 // Text is the reply to a command as the commander socket of the original sends
-// it: Python's str(v) if v is true for Python, else {}.
+// it: Python's str(v) if v is true for Python, else {}. What only this toolkit
+// replies is JSON.
 func Text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -43,7 +45,28 @@ func Text(v any) string {
 			return "{}"
 		}
 	}
+	switch reflect.TypeOf(v).Kind() {
+	case reflect.Struct, reflect.Pointer, reflect.Slice, reflect.Map:
+		if known(v) {
+			break
+		}
+		// The original has no such reply; a program can read this one.
+		text, err := json.Marshal(v)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return string(text)
+	}
 	return repr(v)
+}
+
+// known reports whether Python has a form for the type.
+func known(v any) bool {
+	switch v.(type) {
+	case []string, []any, Tuple, Set, map[string]any:
+		return true
+	}
+	return false
 }
 
 func pythonBool(b bool) string {
