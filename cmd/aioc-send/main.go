@@ -77,6 +77,7 @@ type options struct {
 	lines, records, raw       bool
 	envelope                  bool
 	ack, await, wait          bool
+	publish                   bool
 	timeout                   time.Duration // 0: none
 }
 
@@ -97,6 +98,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	whole := set.Bool("envelope", "each JSON object is a whole message; with -await print whole responses")
 	ack := set.Bool("ack", "wait until the peer has taken the messages")
 	await := set.Bool("await", "wait for the response to each message and print it")
+	publish := set.Bool("publish", "the type is a topic: to all who subscribe to it")
 	wait := set.Bool("wait", "wait for a peer that is away")
 	timeout := set.Duration("timeout", 0, "D", "how long to wait at most: for each response (default 60s), or with -ack or -wait in all")
 	rest, status, done := set.Parse(args)
@@ -110,7 +112,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector},
 		typ:    *typ, to: *to, tag: *tag, requestID: *requestID, responseID: *responseID, binary: *bin,
 		lines: *lines, records: *records, raw: *raw, envelope: *whole,
-		ack: *ack, await: *await, wait: *wait, timeout: *timeout,
+		ack: *ack, await: *await, wait: *wait, publish: *publish, timeout: *timeout,
 	}
 	if len(rest) > 0 {
 		return mistake("unexpected argument %q: messages are read from standard input", rest[0])
@@ -137,6 +139,18 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	}
 	if o.envelope && o.binary != "" {
 		return mistake("-binary can't be used with -envelope: binary_base64 is the binary part")
+	}
+	if o.publish {
+		switch {
+		case o.envelope:
+			return mistake("-publish can't be used with -envelope: write message_type _pubsub and message_type_publish in it")
+		case o.await:
+			return mistake("-publish can't be used with -await: subscribers do not answer the publisher")
+		case o.to != "":
+			return mistake("-publish can't be used with -to: it is for all who subscribe")
+		case set.Given("response-id"):
+			return mistake("-publish can't be used with -response-id: a response is for one peer")
+		}
 	}
 	if o.binary == "-" {
 		return mistake("-binary -: standard input is the data of the messages; name a file")

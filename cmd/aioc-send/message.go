@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"aioc/lib/api"
+	"aioc/lib/config"
 	"aioc/lib/envelope"
 	"aioc/lib/wire"
 )
@@ -65,11 +66,15 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 			}
 			typ = info.SendTypes[0]
 		}
-		if info.Server && to == "" {
+		if info.Server && to == "" && !o.publish {
 			return nil, &statusError{usage, "-to is missing: the connector is a server, which needs to know for which client it is"}
 		}
 	}
-	if typ != "" {
+	if o.publish {
+		if err := config.ValidType(typ); err != nil {
+			return nil, &statusError{usage, err.Error()}
+		}
+	} else if typ != "" {
 		if err := c.allowed(typ); err != nil {
 			return nil, err
 		}
@@ -83,7 +88,11 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 
 	// The order of keys is that of the original.
 	c.before = append(c.before, `{"message_type": `...)
-	c.before = wire.AppendString(c.before, typ)
+	if o.publish {
+		c.before = wire.AppendString(c.before, wire.TypePubSub)
+	} else {
+		c.before = wire.AppendString(c.before, typ)
+	}
 	c.before = append(c.before, `, "source_id": `...)
 	c.before = wire.AppendString(c.before, info.Name)
 	if to != "" {
@@ -104,6 +113,10 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 	}
 	if o.ack {
 		c.after = append(c.after, `, "wait_for_ack": true`...)
+	}
+	if o.publish {
+		c.after = append(c.after, `, "message_type_publish": `...)
+		c.after = wire.AppendString(c.after, typ)
 	}
 	if o.tag != "" {
 		c.after = append(c.after, `, "tag": `...)

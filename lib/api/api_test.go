@@ -419,31 +419,54 @@ func dial(t *testing.T, path string) net.Conn {
 func TestCommandsAreCalled(t *testing.T) {
 	dir := newDir(t)
 	paths := clientPaths(t, dir, "c1")
-	newFake(t, paths.OwnSocket, func(*link.Link, uint64, *wire.Frame) error { return nil })
-	c := open(t, dir)
-	if _, err := c.Call(within(t), "start", nil); !errors.Is(err, ErrNoConnector) {
-		t.Errorf("without a commander: got %v, want %v", err, ErrNoConnector)
-	}
-	ln, err := local.Listen(paths.CommanderSocket, local.Options{Mode: 0o600})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var r control.Registry
 	r.Add(control.Command{Name: "echo", Args: []control.Arg{{Name: "text", Kind: control.String}},
 		Run: func(_ context.Context, a control.Args) (any, error) { return a.String("text"), nil }})
-	var all sync.WaitGroup
-	ctx, stop := context.WithCancel(context.Background())
-	all.Go(func() {
-		ln.Serve(ctx, func(ctx context.Context, conn *net.UnixConn) {
-			defer conn.Close()
-			_ = r.Serve(ctx, conn)
-		})
+	newFake(t, paths.OwnSocket, func(l *link.Link, _ uint64, f *wire.Frame) error {
+		if string(f.Header.Type) != wire.TypeCall {
+			return nil
+		}
+		var call struct {
+			Cmd    string
+			Kwargs json.RawMessage
+		}
+		if err := json.Unmarshal(f.Data, &call); err != nil {
+			return err
+		}
+		if call.Cmd == "vanish" {
+			l.Close(nil)
+			return nil
+		}
+		reply := map[string]any{}
+		result, err := r.Call(context.Background(), call.Cmd, call.Kwargs)
+		if err != nil {
+			reply["error"], reply["reason"] = err.Error(), control.Reason(err)
+		} else {
+			reply["result"] = result
+		}
+		text, err := json.Marshal(reply)
+		if err != nil {
+			return err
+		}
+		return l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeCall + `"`)}}, text, nil)
 	})
-	defer all.Wait()
-	defer stop()
+	c := open(t, dir)
 	got, err := c.Call(within(t), "echo", map[string]any{"text": `a "b"`})
 	var text string
 	if err != nil || json.Unmarshal(got, &text) != nil || text != `a "b"` {
 		t.Errorf("got %s, %v", got, err)
+	}
+	for _, test := range []struct {
+		command string
+		kwargs  map[string]any
+		want    error
+	}{
+		{"nothing", nil, control.ErrUnknown},
+		{"echo", map[string]any{"text": 1}, control.ErrArgument},
+		{"vanish", nil, ErrLost},
+	} {
+		if _, err := c.Call(within(t), test.command, test.kwargs); !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v, want %v", test.command, err, test.want)
+		}
 	}
 }

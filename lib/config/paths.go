@@ -36,6 +36,7 @@ type Paths struct {
 	CommanderSocket string // commands are taken here
 	OwnSocket       string // the daemon's own socket, for all of that
 	LockFile        string // locked while a daemon of this name runs
+	Subscriptions   string // a broker's, those that outlive connections
 	ActiveList      string // active_connectors.json
 
 	TokensDir    string
@@ -154,6 +155,7 @@ func formPaths(dir string, server bool, id string) Paths {
 		CommanderSocket: filepath.Join(dir, commander+id),
 		OwnSocket:       filepath.Join(dir, own+id),
 		LockFile:        filepath.Join(dir, "."+own+id+".lock"),
+		Subscriptions:   filepath.Join(dir, own+id+"_subscriptions.json"),
 		ActiveList:      filepath.Join(dir, "active_connectors.json"),
 		server:          server,
 		id:              id,

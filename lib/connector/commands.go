@@ -25,6 +25,7 @@ func (c *Connector) addCommands() {
 		{Name: "enable_delete_files", Kind: control.Bool},       // files are cleaned up anyway
 		{Name: "client_wait_for_reconnect", Kind: control.Bool}, // for the original's own use
 	}
+	c.commands.Add(c.pubsubCommands()...)
 	c.commands.Add(
 		control.Command{Name: "start", Run: func(ctx context.Context, _ control.Args) (any, error) {
 			return nil, c.start(ctx)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"aioc/lib/broker"
 	"aioc/lib/cli"
 	"aioc/lib/config"
 	"aioc/lib/control"
@@ -69,12 +70,17 @@ type Connector struct {
 
 	waiters waiters
 
+	table  broker.Table // who subscribes to what, on a broker
+	saving sync.Mutex   // one writer of the subscriptions; guards saved
+	saved  []byte       // what is in their file
+
 	turn  sync.Mutex // one start or stop at a time; taken before mu
 	ended bool       // Run ends: no start any more; guarded by turn
 
 	mu        sync.Mutex // guards what follows
 	boxes     map[string]*outbox
 	ignore    config.Ignore
+	topics    []string    // what this client subscribes to
 	session   *session    // nil while stopped
 	strangers map[int]int // connections of users who may only send, by uid
 	shutdown  func()      // ends Run
@@ -106,6 +112,7 @@ func New(o Options) *Connector {
 		inbox:     map[string]*queue.Queue{},
 		boxes:     map[string]*outbox{},
 		ignore:    cfg.IgnoreTraffic,
+		topics:    cfg.SubscribeTypes,
 		strangers: map[int]int{},
 	}
 	if o.Ready != nil {
@@ -149,6 +156,7 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 		return err
 	}
 	defer lock.Unlock()
+	c.loadTable()
 
 	commander, err := local.Listen(c.paths.CommanderSocket, local.Options{Mode: 0o660})
 	if err != nil {
@@ -359,6 +367,7 @@ func (c *Connector) finishPeers(ctx context.Context, boxes []*outbox) {
 	var links []*link.Link
 	for _, b := range boxes {
 		if p := b.current(); p != nil {
+			p.unsubscribeAll()
 			p.l.Finish()
 			links = append(links, p.l)
 		}
@@ -425,7 +434,7 @@ func (c *Connector) Reload(next *config.Config) error {
 	old := c.cfg.Load()
 	for _, key := range changed(old, next) {
 		switch key {
-		case "default_logger_log_level", "send_message_types", "ignore_peer_traffic":
+		case "default_logger_log_level", "send_message_types", "ignore_peer_traffic", "subscribe_message_types":
 		default:
 			c.log.Warn("changed key needs a restart", "key", key)
 		}
@@ -439,6 +448,10 @@ func (c *Connector) Reload(next *config.Config) error {
 	c.ignore = next.IgnoreTraffic
 	c.mu.Unlock()
 	c.version.Add(1)
+	if !c.server && !slices.Equal(old.SubscribeTypes, next.SubscribeTypes) {
+		merged.SubscribeTypes = next.SubscribeTypes
+		c.setSubscriptions(next.SubscribeTypes)
+	}
 	c.log.Info("configuration read again")
 	return nil
 }
@@ -510,7 +523,8 @@ func (c *Connector) ignored(peer string) bool {
 
 // maySend reports whether local programs may send the type.
 func (c *Connector) maySend(messageType []byte) bool {
-	return string(messageType) == wire.TypePing || slices.Contains(c.cfg.Load().SendTypes, string(messageType))
+	t := string(messageType)
+	return t == wire.TypePing || t == wire.TypePubSub || slices.Contains(c.cfg.Load().SendTypes, t)
 }
 
 // memory accounts for big messages on their way in: see wire.Reader.Account.

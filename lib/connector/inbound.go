@@ -27,6 +27,7 @@ type peerLink struct {
 	how   route
 	run   wire.Batch
 	first uint64
+	pubs  []byte // publications, ready for their subscribers
 }
 
 // route is how frames with a certain header are handled.
@@ -37,6 +38,7 @@ type route struct {
 	q       *queue.Queue
 	drop    string // reason
 	single  bool   // not simply put
+	fan     *fan   // a publication, to be spread
 }
 
 func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
@@ -56,6 +58,8 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 		p.c.drop(h.drop, p.box.name, h.typ, 1, slog.String("id", string(f.Header.Source)))
 		p.l.Refuse(n, &link.Refusal{Reason: "type", Text: h.drop})
 		return p.acknowledge(f.Header)
+	case h.fan != nil:
+		return p.publication(f)
 	case h.single:
 		if err := p.Flush(); err != nil {
 			return err
@@ -81,6 +85,15 @@ func (p *peerLink) route(h *wire.Header) route {
 		r.drop = "source_id is not that of the connection"
 	case c.ignored(p.box.name):
 		r.drop = "traffic ignored"
+	case r.typ == wire.TypePubSub && c.publishing():
+		r.single = true
+		if h.Publish != nil {
+			var err error
+			if r.fan, err = c.fanOf(h); err != nil {
+				r.drop = "publication with a topic that is not valid"
+			}
+		}
+		return r
 	case c.inbox[r.typ] == nil:
 		r.drop = "message type not in recv_message_types"
 	}
@@ -92,6 +105,12 @@ func (p *peerLink) route(h *wire.Header) route {
 // single handles one message that is not simply put.
 func (p *peerLink) single(n uint64, f *wire.Frame) error {
 	h := f.Header
+	if p.how.typ == wire.TypePubSub {
+		if err := p.subscription(f.Data); err != nil {
+			return err
+		}
+		return p.acknowledge(h)
+	}
 	raw, header, bin := f.Raw, []byte(nil), f.Binary
 	if h.TransportID != nil {
 		header = wire.AppendEdited(nil, h.Raw, wire.Edit{Key: "transport_id"})
@@ -137,6 +156,7 @@ func (p *peerLink) acknowledge(h *wire.Header) error {
 
 // Flush puts the run.
 func (p *peerLink) Flush() error {
+	p.spread()
 	n := p.first
 	for _, frames := range p.run.Spans {
 		if _, err := p.put(n, frames); err != nil {
@@ -201,6 +221,15 @@ func (p *peerLink) control(f *wire.Frame) error {
 		if l := p.c.waiters.take(requestKey(p.box.name, wire.TypePing, f.Header.ResponseID)); l != nil {
 			_ = l.SendRaw(f.Header.Raw, f.Data, f.Binary)
 		}
+		return nil
+	}
+	switch string(f.Header.Type) {
+	case wire.TypeSubscribe:
+		if p.c.server {
+			return p.subscription(f.Data)
+		}
+	case wire.TypeNack:
+		p.c.log.Warn("refused by the peer", "peer", p.box.name, "err", link.Clip(string(f.Header.Error)))
 		return nil
 	}
 	// Differs: a second hello would rename the connection in the original.

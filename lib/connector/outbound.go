@@ -49,6 +49,7 @@ type decision struct {
 	header  []byte // instead of the frame's; nil: as it is
 	refuse  *link.Refusal
 	ping    bool
+	fan     *fan // on a broker: a publication, to be spread
 	await   bool
 	ack     bool   // the sender waits for the peer's acknowledgement
 	id      []byte // request_id
@@ -79,6 +80,13 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 	h := &in.how
 	if h.refuse != nil {
 		in.refuse(n, h, h.refuse)
+		return nil
+	}
+	if h.fan != nil {
+		if err := in.Flush(); err != nil {
+			return err
+		}
+		in.publish(n, f)
 		return nil
 	}
 	if h.box == nil {
@@ -457,10 +465,16 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 	if !c.maySend(h.Type) {
 		return refuse("type", "message type "+d.typ+" is not in send_message_types")
 	}
+	if d.typ == wire.TypePubSub {
+		if d.refuse = c.decidePublication(h, &d); d.refuse != nil || d.fan != nil {
+			return d
+		}
+		edits = append(edits, strangeKeys(h)...)
+	}
 	if h.WithFile != nil {
 		return refuse("bad", "files cannot be sent")
 	}
-	if h.ResponseID != nil && !d.ping {
+	if h.ResponseID != nil && !d.ping && d.typ != wire.TypePubSub {
 		// The original disconnects when it gets a response that it cannot place.
 		if c0 := h.ResponseID[0]; c0 == '{' || c0 == '[' {
 			return refuse("bad", "response_id is neither a string nor a number")

@@ -88,6 +88,9 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		AckDelay: ackDelay,
 		Greeted: func(f *wire.Frame) {
 			p.greeted.Store(true)
+			if !c.server {
+				p.subscribe(f == nil || f.Header.Extensions == nil)
+			}
 			feed()
 			c.log.Debug("peer greeted", "peer", box.name, "aioc", f != nil && f.Header.Extensions != nil)
 		},
@@ -190,6 +193,9 @@ func (p *peerLink) detach() {
 	b.link = nil
 	b.up = make(chan struct{})
 	b.mu.Unlock()
+	if p.c.publishing() {
+		p.c.unsubscribed(b.name)
+	}
 	close(p.over)
 }
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"aioc/lib/api"
-	"aioc/lib/control"
 	"aioc/lib/config"
+	"aioc/lib/control"
 	"aioc/lib/wire"
 )
 

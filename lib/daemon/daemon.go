@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,14 +29,16 @@ type program struct {
 	stderr io.Writer
 	set    *cli.Set
 
-	file   string // "" is none
-	config *string
-	dir    *string
-	addr   *string
-	client *string
-	tls    *string
-	values *[]string
-	tokens bool // use_token, before -tls
+	file      string // "" is none
+	config    *string
+	dir       *string
+	addr      *string
+	client    *string
+	tls       *string
+	broker    *bool     // a server's
+	subscribe *[]string // a client's
+	values    *[]string
+	tokens    bool // use_token, before -tls
 }
 
 // Run is the main function of a daemon: server tells which. It returns the
@@ -52,9 +55,11 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	p.values = p.set.Values("set", "KEY=JSON", "set any key of the configuration; may be repeated")
 	if server {
 		p.addr = p.set.String("addr", "", "HOST:PORT", "address to listen on")
+		p.broker = p.set.Bool("broker", "forward publications to their subscribers")
 	} else {
 		p.addr = p.set.String("addr", "", "HOST:PORT", "address of the server")
 		p.client = p.set.String("name", "", "NAME", "name of this client")
+		p.subscribe = p.set.List("subscribe", "TYPE,...", "message types to subscribe to")
 	}
 	test := p.set.Bool("t", "check everything, without opening a socket or writing a byte")
 	printConfig := p.set.Bool("print-config", "print the effective configuration as JSON")
@@ -235,6 +240,17 @@ func (p *program) flags(cfg *config.Config) error {
 		}
 		cfg.ClientName = *p.client
 	}
+	if p.broker != nil && p.set.Given("broker") {
+		cfg.Broker = *p.broker
+	}
+	if p.subscribe != nil && p.set.Given("subscribe") {
+		cfg.SubscribeTypes = *p.subscribe
+		for _, t := range cfg.SubscribeTypes {
+			if !slices.Contains(cfg.RecvTypes, t) {
+				cfg.RecvTypes = append(cfg.RecvTypes, t)
+			}
+		}
+	}
 	p.tokens = cfg.UseToken
 	switch *p.tls {
 	case "":
@@ -274,8 +290,6 @@ func idle(c *config.Config) (warnings []string) {
 	warn(c.PersistSend.All || len(c.PersistSend.Names) > 0 || c.PersistRecv.All || len(c.PersistRecv.Names) > 0,
 		"disk_persistence_send and disk_persistence_recv have no effect: messages wait in memory")
 	warn(len(c.FileTargets) > 0, "file_recv_config has no effect: files are not stored")
-	warn(c.Broker, "pubsub_central_broker has no effect: publications are not forwarded")
-	warn(len(c.SubscribeTypes) > 0, "subscribe_message_types has no effect: nothing is subscribed")
 	return warnings
 }
 

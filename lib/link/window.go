@@ -134,7 +134,7 @@ func (l *Link) refused(f *wire.Frame) error {
 		return fmt.Errorf("%w: _nack of no frame", ErrProtocol)
 	}
 	reason, _ := wire.Text(h.Field("reason"))
-	why := &Refusal{Reason: clip(reason), Text: clip(string(h.Error))}
+	why := &Refusal{Reason: Clip(reason), Text: Clip(string(h.Error))}
 	park := string(h.Field("park")) == "true"
 	count := uint64(1)
 	if c, err := strconv.ParseUint(string(h.Field("count")), 10, 64); err == nil {
@@ -159,8 +159,8 @@ func (l *Link) refused(f *wire.Frame) error {
 	return nil
 }
 
-// clip bounds what is kept of a text of the other end.
-func clip(s string) string {
+// Clip bounds what is kept of a text of the other end.
+func Clip(s string) string {
 	if len(s) > textMax {
 		s = strings.ToValidUTF8(s[:textMax], "")
 	}

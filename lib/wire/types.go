@@ -12,12 +12,13 @@ const (
 	TypePubSub     = "_pubsub"           // publish, subscribe, unsubscribe
 
 	// Between ends that announced it, and on the daemon's own socket.
-	TypeNack    = "_nack"    // "not taken", with the reason
-	TypeParked  = "_parked"  // answer to a _nack that parks a type: nothing more of it is on its way
-	TypeResume  = "_resume"  // a parked type may be sent again
-	TypeConsume = "_consume" // a program wants messages of these types
-	TypeEmpty   = "_empty"   // what a program consumes is empty for now
-	TypeCall    = "_call"    // a command and its reply
+	TypeNack      = "_nack"      // "not taken", with the reason
+	TypeParked    = "_parked"    // answer to a _nack that parks a type: nothing more of it is on its way
+	TypeResume    = "_resume"    // a parked type may be sent again
+	TypeConsume   = "_consume"   // a program wants messages of these types
+	TypeEmpty     = "_empty"     // what a program consumes is empty for now
+	TypeSubscribe = "_subscribe" // what a client subscribes to, for its broker
+	TypeCall      = "_call"      // a command and its reply
 )
 
 // HelloData is the data of a hello frame.

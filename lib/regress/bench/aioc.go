@@ -36,14 +36,14 @@ type aiocLine struct {
 	port           int
 }
 
-// start starts both daemons and waits until a message has gone from one end to the other.
-func (a aioc) start(ctx context.Context, tls bool) (*aiocLine, error) {
+// start starts both daemons, the server with more flags, and waits until a message has gone from one end to the other.
+func (a aioc) start(ctx context.Context, tls bool, serverFlags ...string) (*aiocLine, error) {
 	l, err := newLine(ctx)
 	if err != nil {
 		return nil, err
 	}
 	al := &aiocLine{line: l, bin: a.bin}
-	if err := al.open(tls); err != nil {
+	if err := al.open(tls, serverFlags); err != nil {
 		return nil, al.end(err)
 	}
 	return al, nil
@@ -58,7 +58,7 @@ func mode(tls bool) string {
 }
 
 // open does the work of start.
-func (l *aiocLine) open(tls bool) (err error) {
+func (l *aiocLine) open(tls bool, serverFlags []string) (err error) {
 	if l.port, err = freePort(); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (l *aiocLine) open(tls bool) (err error) {
 		}
 		return p, l.appears(filepath.Join(l.path(role), "uds_path_send_to_connector_"+role+"_*"))
 	}
-	if l.server, err = daemon("server"); err != nil {
+	if l.server, err = daemon("server", serverFlags...); err != nil {
 		return err
 	}
 	if l.client, err = daemon("client", "-name", "client1"); err != nil {

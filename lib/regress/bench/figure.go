@@ -226,7 +226,7 @@ func digits(v float64) string {
 
 // tables writes all figures for people.
 func (r *report) tables(w io.Writer) error {
-	for _, t := range [][2]string{
+	for _, t := range append([][2]string{
 		{"messages/s", "throughput"},
 		{"MB/s of data", "bandwidth"},
 		{"CPU of all processes, us/message", "cpu"},
@@ -235,7 +235,7 @@ func (r *report) tables(w io.Writer) error {
 		{"request and response p99, us", "round trip p99"},
 		{"start-up with one message, ms", "start-up"},
 		{"idle memory, MiB", "idle memory"},
-	} {
+	}, fanTables()...) {
 		if err := r.table(w, t[0], t[1]); err != nil {
 			return err
 		}

@@ -57,7 +57,12 @@ func messageType(frame []byte) []byte {
 // eachFrame reads src until it ends, calling whole for every frame in order and batch after the last
 // whole frame of each read. The slice given to whole is valid during the call only.
 func eachFrame(src io.Reader, whole func(frame []byte) error, batch func() error) error {
-	in := make([]byte, bufferSize)
+	return eachFrameSize(src, bufferSize, whole, batch)
+}
+
+// eachFrameSize is eachFrame with another size of its buffer, in bytes.
+func eachFrameSize(src io.Reader, size int, whole func(frame []byte) error, batch func() error) error {
+	in := make([]byte, size)
 	have := 0
 	for {
 		n, err := src.Read(in[have:])

@@ -59,7 +59,7 @@ type options struct {
 }
 
 // allFigures are the words of -figures.
-const allFigures = "throughput,latency,startup,memory"
+const allFigures = "throughput,latency,startup,memory,fanout"
 
 // run is the whole program; it returns the exit status.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
@@ -210,6 +210,9 @@ func measure(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	}
 	if wants("startup") && b.bin != "" && ctx.Err() == nil {
 		b.startUp(ctx)
+	}
+	if wants("fanout") && ctx.Err() == nil {
+		b.fanOut(ctx)
 	}
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,11 +28,13 @@ import (
 // modes are the processes that this program can be, by its first argument.
 func modes() map[string]func(args []string, stdin *os.File, stdout io.Writer) error {
 	return map[string]func([]string, *os.File, io.Writer) error{
-		"relay":   relayMain,
-		"send":    sendMain,
-		"receive": receiveMain,
-		"ask":     askMain,
-		"answer":  answerMain,
+		"relay":     relayMain,
+		"send":      sendMain,
+		"receive":   receiveMain,
+		"ask":       askMain,
+		"spread":    spreadMain,
+		"subscribe": subscribeMain,
+		"answer":    answerMain,
 
 		"ask-aioc":    askAiocMain,
 		"answer-aioc": answerAiocMain,
@@ -148,6 +151,7 @@ func sendMain(args []string, stdin *os.File, _ io.Writer) error {
 	to := fs.String("to", "", "write to the Unix socket `PATH`")
 	port := fs.Int("port", 0, "`PORT` of the server, for the header")
 	count := fs.Int("count", 0, "send `N` messages")
+	typ := fs.String("type", "any", "send messages of `TYPE`")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -155,7 +159,8 @@ func sendMain(args []string, stdin *os.File, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(frames(c, stdin, headerJSON(*port), *count), c.Close())
+	header := bytes.Replace(headerJSON(*port), []byte(`"any"`), []byte(`"`+*typ+`"`), 1)
+	return errors.Join(frames(c, stdin, header, *count), c.Close())
 }
 
 // receiveMain is the receiver of the yardstick: it accepts one connection, counts frames, and prints
