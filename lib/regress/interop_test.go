@@ -27,6 +27,7 @@ func TestInterop(t *testing.T) {
 				{"commands", func(t *testing.T) { testCommands(t, py) }},
 				{"programs", func(t *testing.T) { testPrograms(t, py) }},
 				{"keep alive", func(t *testing.T) { testKeepAlive(t, py) }},
+				{"publish", func(t *testing.T) { testPublish(t, py) }},
 				{"kill", func(t *testing.T) { testKill(t, py) }},
 			})
 		})

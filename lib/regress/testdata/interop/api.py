@@ -14,6 +14,7 @@ The end of standard input ends the program.
   request  type, timeout, ... send one and wait for its response
   burst    type, to, count, text
                               send count texts, text % number
+  publish  type, ...          publish a message, with the keys of send
   forget                      close the kept connection to the connector
   call     name, args         call a method of ConnectorRemoteTool
   command  name, kwargs       send the connector any command
@@ -106,6 +107,9 @@ class Driver:
             if not sent:
                 return {"result": False, "number": number}
         return {"result": True}
+
+    async def publish(self, op):
+        return {"result": await self.api.publish_message(**message(op))}
 
     async def forget(self, op):
         if self.api.reader_writer_uds_path_send:
