@@ -39,6 +39,8 @@ func (k key) problem(c *Config) string {
 		}
 	case *Proxy:
 		return p.problem()
+	case *Command:
+		return p.problem()
 	case *int:
 		return k.outside(int64(*p))
 	case *int64:
@@ -95,8 +97,6 @@ func (p Proxy) problem() string {
 		return "address: " + words(validHost(p.Addr.Host))
 	case p.Addr.Port == 0:
 		return "port: missing: want a port from 1 to 65535"
-	case p.TLS:
-		return "ssl_server: TLS to the proxy itself is not supported: remove it, the connection through the proxy has its own"
 	case strings.Contains(p.Username, ":"):
 		return "authorization: a username cannot contain a colon"
 	}
@@ -229,6 +229,11 @@ func (c *Config) Warnings() []string {
 		warn("use_token", "has no effect: tokens need ssl_allow_all")
 	case c.SSLAllowAll && !c.UseSSL:
 		warn("ssl_allow_all", "has no effect: it needs use_ssl")
+	}
+	for _, pattern := range c.WhitelistID {
+		if c.IsServer && Open(pattern) {
+			warn("whitelisted_clients_id", "%q also admits every longer name that begins so: write %q, or %q if that is meant", pattern, closed(pattern)+"$", closed(pattern)+".*")
+		}
 	}
 	for _, k := range []struct {
 		name  string

@@ -10,6 +10,8 @@
 //	check.go    ranges and contradictions
 //	update.go   changing one key of the user's file in place
 //	names.go    names of clients, message types and tags
+//	pattern.go  patterns of client names
+//	command.go  programs to run
 //	addr.go     addresses
 //	paths.go    every socket and file
 //	running.go  which connectors have sockets in a directory
@@ -43,6 +45,7 @@ type Config struct {
 	// The connection between the two.
 	ClientBindIP           string        `json:"client_bind_ip"` // local address or interface of a client, "" is any
 	Proxy                  Proxy         `json:"proxy"`
+	ProxyCAFile            string        `json:"proxy_cafile"` // "" is what the system trusts
 	ConnectTimeout         time.Duration `json:"connect_timeout"`
 	SendTimeout            time.Duration `json:"send_timeout"`
 	KeepAlivePeriod        time.Duration `json:"keep_alive_period"` // 0 is no keep alive
@@ -82,6 +85,16 @@ type Config struct {
 	WhitelistIP     []string `json:"whitelisted_clients_ip"`
 	WhitelistSubnet []string `json:"whitelisted_clients_subnet"`
 	IgnoreTraffic   Ignore   `json:"ignore_peer_traffic"`
+
+	// Programs that are asked.
+	HookAuthClient       Command       `json:"hook_server_auth_client"`
+	HookAllowCertificate Command       `json:"hook_allow_certificate_creation"`
+	HookWhitelist        Command       `json:"hook_whitelist_clients"`
+	HookTargetDirectory  Command       `json:"hook_target_directory"`
+	HookProxyAuth        Command       `json:"hook_proxy_authorization"`
+	HookStoreToken       Command       `json:"hook_store_token"`
+	HookLoadToken        Command       `json:"hook_load_token"`
+	HookTimeout          time.Duration `json:"hook_timeout"`
 
 	// Durability.
 	PersistSend        Types `json:"disk_persistence_send"`
@@ -159,7 +172,7 @@ type Proxy struct {
 	Addr     Addr
 	Username string // "" is no authorization
 	Password string
-	TLS      bool // the connection to the proxy itself; not supported
+	TLS      bool // the connection to the proxy itself
 
 	null bool // written {} and not filled in
 }

@@ -37,6 +37,8 @@ func mustParse(t testing.TB, text string) *Config {
 // ours are the keys that the original's manager template does not have.
 var ours = []string{
 	"max_message_size", "max_memory_per_queue", "max_memory_total", "max_unidentified", // of our own
+	"proxy_cafile", "hook_server_auth_client", "hook_allow_certificate_creation", "hook_whitelist_clients", "hook_target_directory",
+	"hook_proxy_authorization", "hook_store_token", "hook_load_token", "hook_timeout",
 	"receive_from_any_connector_owner", "max_size_chunk_upload", // of the original's programs
 }
 
@@ -132,7 +134,10 @@ const full = `{
     "connector_files_dirpath": "/run/a b", "certificates_directory_path": "/etc/c",
     "tokens_directory_path": "/etc/t", "default_logger_dirpath": "/var/log",
     "client_bind_ip": "eth1", "connect_timeout": 0.25, "send_timeout": 7, "keep_alive_period": 1.5,
-    "proxy": {"enabled": true, "address": "proxy", "port": "8080", "authorization": {"username": "u", "password": "p\"\u20ac"}, "ssl_server": false},
+    "proxy": {"enabled": true, "address": "proxy", "port": "8080", "authorization": {"username": "u", "password": "p\"\u20ac"}, "ssl_server": true},
+    "proxy_cafile": "/etc/proxy.pem", "hook_server_auth_client": "/opt/auth", "hook_allow_certificate_creation": ["/opt/allow", "-v", ""],
+    "hook_whitelist_clients": "/opt/white list", "hook_target_directory": "/opt/dir", "hook_proxy_authorization": "/opt/proxy",
+    "hook_store_token": "/opt/store", "hook_load_token": "/opt/load", "hook_timeout": 2.5,
     "keep_alive_timeout": 3, "max_number_of_unanswered_keep_alive": 9, "enable_client_try_reconnect": false,
     "reuse_server_sockaddr": true, "use_ssl": false, "ssl_allow_all": true, "use_token": true,
     "server_secure_tls": false, "server_ca": true, "server_ca_certs_not_stored": false, "max_certs": 5,

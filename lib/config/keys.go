@@ -1,10 +1,8 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"regexp/syntax"
 	"strings"
 )
 
@@ -86,6 +84,8 @@ func keys() []key {
 			help: "local address or network interface that the client connects from"},
 		{name: "proxy", side: clientOnly, def: "{}", null: true, secret: true, field: func(c *Config) any { return &c.Proxy },
 			help: "HTTP proxy through which the client connects"},
+		{name: "proxy_cafile", side: clientOnly, def: "null", null: true, path: true, field: func(c *Config) any { return &c.ProxyCAFile },
+			help: "file of certificates by which a proxy with ssl_server is verified"},
 		{name: "connect_timeout", side: clientOnly, def: "10", max: forever, field: func(c *Config) any { return &c.ConnectTimeout },
 			help: "seconds that connecting may take"},
 		{name: "send_timeout", def: "50", max: forever, field: func(c *Config) any { return &c.SendTimeout },
@@ -157,6 +157,24 @@ func keys() []key {
 			help: "the only networks that are accepted", words: "an array of networks"},
 		{name: "ignore_peer_traffic", def: "false", field: func(c *Config) any { return &c.IgnoreTraffic },
 			help: "whether messages from and to the peers, or one of them, are dropped"},
+
+		// Programs that are asked.
+		{name: "hook_server_auth_client", side: serverOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookAuthClient },
+			help: "program that decides whether a client may connect"},
+		{name: "hook_allow_certificate_creation", side: serverOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookAllowCertificate },
+			help: "program that decides whether a new client is given a certificate"},
+		{name: "hook_whitelist_clients", side: serverOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookWhitelist },
+			help: "program that is told of a client that is on no whitelist"},
+		{name: "hook_target_directory", def: "null", null: true, field: func(c *Config) any { return &c.HookTargetDirectory },
+			help: "program that says in which directory a file that arrives is stored"},
+		{name: "hook_proxy_authorization", side: clientOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookProxyAuth },
+			help: "program that gives user name and password for the proxy"},
+		{name: "hook_store_token", side: clientOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookStoreToken },
+			help: "program that turns the client's token into what is written to disk"},
+		{name: "hook_load_token", side: clientOnly, def: "null", null: true, field: func(c *Config) any { return &c.HookLoadToken },
+			help: "program that turns what is on disk into the client's token"},
+		{name: "hook_timeout", def: "10", max: 3600, field: func(c *Config) any { return &c.HookTimeout },
+			help: "seconds after which such a program is killed"},
 
 		// Durability.
 		{name: "disk_persistence_send", def: "false", item: listedType, field: func(c *Config) any { return &c.PersistSend },
@@ -282,14 +300,8 @@ func distance(a, b string, limit int) int {
 // Checks of single strings.
 
 func validPattern(s string) error {
-	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
-		var se *syntax.Error
-		if errors.As(err, &se) {
-			err = errors.New(se.Code.String())
-		}
-		return fmt.Errorf("%q is not a regular expression: %w: the syntax is that of RE2, which has no look-around and no back references", s, err)
-	}
-	return nil
+	_, err := Pattern(s)
+	return err
 }
 
 func validIP(s string) error {

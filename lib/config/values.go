@@ -52,7 +52,9 @@ func (k key) want() string {
 	case *Addr:
 		w = `an array of host and port, such as ["127.0.0.1", 10673]`
 	case *Proxy:
-		return `an object with enabled, address, port and authorization`
+		return `an object with enabled, address, port, authorization and ssl_server`
+	case *Command:
+		w = `a path as a string, or an array of it and arguments, such as ["/usr/local/bin/check", "-v"]`
 	case *map[string]FileTarget:
 		return `an object such as {"any": {"target_directory": "/srv/files"}}`
 	}
@@ -176,6 +178,12 @@ func (k key) decode(c *Config, raw []byte) (problem string) {
 	case *Verify:
 		var problem string
 		if *p, problem = decodeVerify(raw); problem == "" {
+			return ""
+		}
+		return bad() + problem
+	case *Command:
+		var problem string
+		if *p, problem = decodeCommand(raw); problem == "" {
 			return ""
 		}
 		return bad() + problem
@@ -327,7 +335,7 @@ func decodeVerify(raw []byte) (v Verify, problem string) {
 
 // decodeProxy never quotes a value: one of them is a password.
 func decodeProxy(raw []byte) (p Proxy, problem string) {
-	const want = "an object with enabled, address, port and authorization"
+	const want = "an object with enabled, address, port, authorization and ssl_server"
 	o, err := parseObject(raw)
 	if err != nil {
 		return p, "want " + want
@@ -449,6 +457,14 @@ func (k key) appendValue(dst []byte, c *Config) []byte {
 	case *[]string:
 		if *p == nil && k.null {
 			return append(dst, "null"...)
+		}
+		return appendStrings(dst, *p)
+	case *Command:
+		switch len(*p) {
+		case 0:
+			return append(dst, "null"...)
+		case 1:
+			return appendString(dst, (*p)[0])
 		}
 		return appendStrings(dst, *p)
 	case *map[string]int:
