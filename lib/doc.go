@@ -11,6 +11,7 @@
 //	lib/peer       from an address to an identified link: dial, accept, handshakes, reconnect
 //	lib/local      the Unix sockets, both ends
 //	lib/link       a live stream of frames: reader, writer, acknowledgement window, keep alive
+//	lib/access     may this peer go on? black and white lists, hooks
 //	lib/identity   certificates, and what TLS needs of them
 //	lib/queue      what waits for one destination
 //	lib/config     the configuration file, its defaults and checks; names of sockets and files
