@@ -5,9 +5,12 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"aioc/lib/config"
 )
 
 // defaultTemplate is the request template that aioconnectors writes, byte for
@@ -63,6 +66,54 @@ func subjectFields() []field {
 		{"DC", "domainComponent", asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}, ascii, 1, 63},
 		{"UID", "userId", asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, text, 1, 256},
 	}
+}
+
+// readTemplate reads the request template of a tree, or returns the default one
+// if it has none.
+func readTemplate(tree config.Certificates) (*template, error) {
+	text, _, err := readFile(tree.CSRTemplate)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = []byte(defaultTemplate), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w %q: %w", ErrTemplate, tree.CSRTemplate, err)
+	}
+	t, err := parseTemplate(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w %q: %w", ErrTemplate, tree.CSRTemplate, err)
+	}
+	return t, nil
+}
+
+// onelineSubject writes a subject as "openssl ca" does in its list: /C=US/O=x.
+func onelineSubject(der []byte) (string, error) {
+	var names []attributeSET
+	if _, err := asn1.Unmarshal(der, &names); err != nil {
+		return "", fmt.Errorf("subject: %w", err)
+	}
+	fields := subjectFields()
+	var b strings.Builder
+	for _, set := range names {
+		for _, a := range set {
+			var oid asn1.ObjectIdentifier
+			if _, err := asn1.Unmarshal(a.Type.FullBytes, &oid); err != nil {
+				return "", fmt.Errorf("subject: %w", err)
+			}
+			name := oid.String()
+			if i := slices.IndexFunc(fields, func(f field) bool { return f.oid.Equal(oid) }); i >= 0 {
+				name = fields[i].short
+			}
+			b.WriteString("/" + name + "=")
+			for _, c := range a.Value.Bytes {
+				if c < ' ' || c > '~' {
+					fmt.Fprintf(&b, `\x%02X`, c)
+				} else {
+					b.WriteByte(c)
+				}
+			}
+		}
+	}
+	return b.String(), nil
 }
 
 // parseTemplate reads a request template as OpenSSL reads its configuration

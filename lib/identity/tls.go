@@ -29,14 +29,23 @@ var (
 // maxFile is the size in bytes past which a file is no certificate or key.
 const maxFile = 1 << 20
 
-// ServerOptions says what a server proves itself with.
+// ServerOptions says what a server proves itself with, and whom it lets in.
 type ServerOptions struct {
-	Cert string // path of the certificate, PEM: certificates/server/server-cert/server.pem
+	Dir  string // certificates_directory_path, where the tree is
+	Cert string // path of the certificate, PEM; "" for that of the tree
 	Key  string // path of its private key, PEM, not encrypted
-	Dir  string // the directory that errors name in "run: aioc-certs create DIR"
 
 	// OldTLS accepts TLS 1.0 and 1.1 as well: server_secure_tls is false.
 	OldTLS bool
+
+	Clients   Clients // which certificate clients must show
+	CA        bool    // server_ca: certificates of clients are signed by server_ca.pem
+	NotStored bool    // server_ca_certs_not_stored: with CA, none of them is kept
+	MaxCerts  int     // max_certs: how many clients may have one; 0 for the default
+
+	// Warn, if not nil, is told once when the tree has changed and cannot be
+	// read: the state before the change then stays. It must not call the Server.
+	Warn func(error)
 }
 
 // ServerTLS returns the configuration of a server that takes any client
@@ -48,6 +57,10 @@ func ServerTLS(o ServerOptions) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	return serverConfig(cert, o.OldTLS), nil
+}
+
+func serverConfig(cert tls.Certificate, old bool) *tls.Config {
 	c := &tls.Config{
 		Certificates: []tls.Certificate{cert},
 		ClientAuth:   tls.NoClientCert,
@@ -55,15 +68,11 @@ func ServerTLS(o ServerOptions) (*tls.Config, error) {
 		// Messages come in bursts: small first records would only cost time.
 		DynamicRecordSizingDisabled: true,
 	}
-	if o.OldTLS {
+	if old {
 		c.MinVersion = tls.VersionTLS10
 	}
-	return c, nil
+	return c
 }
-
-// ClientOptions says what a client proves itself with and whom it trusts. A
-// client of ssl_allow_all without token needs neither.
-type ClientOptions struct{}
 
 // ClientTLS returns the configuration of a client that takes any server
 // (ssl_allow_all without token): it verifies nothing, names no host (no SNI) and

@@ -1,10 +1,14 @@
 package identity
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -288,17 +292,14 @@ func (b *builder) build(final config.Certificates) error {
 			return err
 		}
 	}
-	text, _, err := readFile(final.CSRTemplate)
-	if errors.Is(err, fs.ErrNotExist) {
-		text = []byte(defaultTemplate)
-		err = b.write(b.tree.CSRTemplate, text, 0o644)
-	}
+	t, err := readTemplate(final)
 	if err != nil {
 		return err
 	}
-	t, err := parseTemplate(text)
-	if err != nil {
-		return fmt.Errorf("%w %q: %w", ErrTemplate, final.CSRTemplate, err)
+	if _, err := os.Lstat(b.tree.CSRTemplate); errors.Is(err, fs.ErrNotExist) {
+		if err := b.write(b.tree.CSRTemplate, t.text, 0o644); err != nil {
+			return err
+		}
 	}
 
 	server, err := newPair(t, serverOrganization)
@@ -307,9 +308,7 @@ func (b *builder) build(final config.Certificates) error {
 	}
 	// The subject of each client's certificate must be another, or the links of
 	// all would have the same name and be searched one after the other.
-	organization := make([]byte, 16)
-	rand.Read(organization)
-	clientOrganization := hex.EncodeToString(organization)
+	clientOrganization := newOrganization()
 	client, err := newPair(t, clientOrganization)
 	if err != nil {
 		return err
@@ -411,37 +410,89 @@ type pair struct {
 
 // newPair makes a key, and a certificate of it that it has signed itself.
 func newPair(t *template, organization string) (*pair, error) {
-	subject, err := t.subject(organization)
-	if err != nil {
-		return nil, err
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	// 20 bytes as OpenSSL makes them; the first is never 0, so all have 40 digits.
-	serial := make([]byte, 20)
-	rand.Read(serial)
-	serial[0] = serial[0]&0x7f | 0x40
+	return newPairOf(t, organization, key)
+}
+
+// newPairOf makes a certificate of the key that it has signed itself.
+func newPairOf(t *template, organization string, key crypto.Signer) (*pair, error) {
+	subject, err := t.subject(organization)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	c := &x509.Certificate{
-		SerialNumber:       new(big.Int).SetBytes(serial),
-		RawSubject:         subject,
-		NotBefore:          now.Add(-slack),
-		NotAfter:           now.Add(validity),
-		SignatureAlgorithm: x509.ECDSAWithSHA256,
+		SerialNumber: newSerial(),
+		RawSubject:   subject,
+		NotBefore:    now.Add(-slack),
+		NotAfter:     now.Add(validity),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	text, err := keyPEM(key)
 	if err != nil {
 		return nil, err
 	}
-	return &pair{
-		subject: subject,
-		cert:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		key:     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-	}, nil
+	return &pair{subject: subject, cert: certificatePEM(der), key: text}, nil
+}
+
+// newOrganization returns the random part of a client's subject.
+func newOrganization() string {
+	organization := make([]byte, 16)
+	rand.Read(organization)
+	return hex.EncodeToString(organization)
+}
+
+// newSerial returns 20 random bytes as OpenSSL makes them; the first is never 0,
+// so all have 40 digits.
+func newSerial() *big.Int {
+	serial := make([]byte, 20)
+	rand.Read(serial)
+	serial[0] = serial[0]&0x7f | 0x40
+	return new(big.Int).SetBytes(serial)
+}
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// keyPEM returns a private key in PKCS#8, not encrypted.
+func keyPEM(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// keySum returns the SHA-256 of a public key's DER, hexadecimal.
+func keySum(public crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// keyID returns the identifier of a public key that certificates bear.
+func keyID(public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		Algorithm asn1.RawValue
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &info); err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum(info.Key.Bytes)
+	return sum[:], nil
 }
