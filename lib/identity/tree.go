@@ -63,7 +63,10 @@ const (
 // a kill may leave that tree under the other name: the next call brings it back.
 // The error wraps ErrBusy when another process is at it.
 func Create(dir string) error {
-	b := builder{step: func(string) error { return nil }, exchange: exchange}
+	return create(dir, builder{step: func(string) error { return nil }, exchange: exchange})
+}
+
+func create(dir string, b builder) error {
 	if err := b.create(dir); err != nil {
 		return fmt.Errorf("create certificates in %q: %w", dir, err)
 	}
@@ -75,6 +78,7 @@ func Create(dir string) error {
 type builder struct {
 	step     func(name string) error
 	exchange func(a, b string) error
+	ca       bool                // with a CA for the certificates of clients
 	tree     config.Certificates // the names while it is being built
 }
 
@@ -286,8 +290,12 @@ func (b *builder) keep(target string) error {
 // build makes the tree, with the modes it ends with, and syncs it. Errors about
 // what was there before name it as it is in the final tree.
 func (b *builder) build(final config.Certificates) error {
-	for _, path := range []string{b.tree.ServerDir, b.tree.ServerCertDir, b.tree.ServerClientCerts, b.tree.Symlinks,
-		b.tree.ClientDir, b.tree.ClientServerCertDir, b.tree.ClientCertDir} {
+	dirs := []string{b.tree.ServerDir, b.tree.ServerCertDir, b.tree.ServerClientCerts, b.tree.Symlinks,
+		b.tree.ClientDir, b.tree.ClientServerCertDir, b.tree.ClientCertDir}
+	if b.ca {
+		dirs = append(dirs, b.tree.CAGenerated)
+	}
+	for _, path := range dirs {
 		if err := b.mkdir(path); err != nil {
 			return err
 		}
@@ -309,15 +317,18 @@ func (b *builder) build(final config.Certificates) error {
 	// The subject of each client's certificate must be another, or the links of
 	// all would have the same name and be searched one after the other.
 	clientOrganization := newOrganization()
-	client, err := newPair(t, clientOrganization)
+	var client *pair
+	var caSubject []byte
+	var files []made
+	if b.ca {
+		client, caSubject, files, err = b.buildCA(t, clientOrganization, final)
+	} else {
+		client, err = newPair(t, clientOrganization)
+	}
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		path string
-		data []byte
-		mode fs.FileMode
-	}{
+	for _, f := range append([]made{
 		{b.tree.ServerKey, server.key, 0o600},
 		{b.tree.ServerCert, server.cert, 0o644},
 		{b.tree.ClientServerCert, server.cert, 0o644},
@@ -325,7 +336,10 @@ func (b *builder) build(final config.Certificates) error {
 		{b.tree.ClientCert(defaultName), client.cert, 0o644},
 		{b.tree.ServerClientCert(defaultName), client.cert, 0o644},
 		{b.tree.CSRDetails, t.details(clientOrganization), 0o644},
-	} {
+	}, files...) {
+		if name := filepath.Base(f.path); strings.HasSuffix(name, "details.conf") && exists(f.path) {
+			continue // the user's own
+		}
 		if err := b.write(f.path, f.data, f.mode); err != nil {
 			return err
 		}
@@ -336,6 +350,14 @@ func (b *builder) build(final config.Certificates) error {
 	}
 	if err := b.link("../"+defaultName+".pem", filepath.Join(b.tree.Symlinks, hash+".0")); err != nil {
 		return err
+	}
+	if b.ca {
+		if hash, err = SubjectHash(caSubject); err != nil {
+			return err
+		}
+		if err := b.link("../../server-cert/server_ca.pem", filepath.Join(b.tree.Symlinks, hash+".0")); err != nil {
+			return err
+		}
 	}
 	return filepath.WalkDir(b.tree.Root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
