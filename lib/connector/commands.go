@@ -19,6 +19,7 @@ import (
 const softGrace = 10 * time.Second
 
 func (c *Connector) addCommands() {
+	c.addIdentityCommands()
 	stopArgs := []control.Arg{
 		{Name: "hard", Kind: control.Bool},
 		{Name: "shutdown", Kind: control.Bool},

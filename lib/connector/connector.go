@@ -2,7 +2,6 @@ package connector
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,7 +18,6 @@ import (
 	"aioc/lib/control"
 	"aioc/lib/durable"
 	"aioc/lib/fold"
-	"aioc/lib/identity"
 	"aioc/lib/link"
 	"aioc/lib/local"
 	"aioc/lib/peer"
@@ -61,7 +59,7 @@ type Connector struct {
 	inbox    map[string]*queue.Queue // by message type; the map does not change
 
 	cfg     atomic.Pointer[config.Config]
-	tls     atomic.Pointer[tls.Config] // a server's, newest certificate
+	keys    atomic.Pointer[credentials] // nil before the first start
 	counts  counters
 	reading atomic.Int64 // bytes of big messages on their way in
 
@@ -94,6 +92,7 @@ type session struct {
 	intakes context.CancelFunc // ends what takes messages from local programs
 	pumps   context.CancelFunc // ends the links, and what intakes ends
 	outlets context.CancelFunc // ends what gives messages to local programs
+	dialer  *peer.Dialer       // a client's
 }
 
 // New returns a connector. It opens nothing.
@@ -220,15 +219,14 @@ func (c *Connector) start(ctx context.Context) error {
 	}
 	cfg := c.cfg.Load()
 	o := peer.Options{Config: cfg, Log: c.log, Refused: func(reason string) { c.counts.add("peer refused: "+reason, 1) }}
-	if err := c.loadTLS(cfg); err != nil {
+	keys, err := c.openCredentials(ctx, cfg)
+	if err != nil {
 		return err
 	}
-	o.TLS = c.tls.Load()
-	if c.server && o.TLS != nil {
-		// Each handshake uses the certificate loaded last.
-		current := o.TLS.Clone()
-		current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.tls.Load(), nil }
-		o.TLS = current
+	c.keys.Store(&keys)
+	o.Server, o.Tokens, o.Client, o.Token = keys.server, keys.tokens, keys.client, keys.token
+	if keys.server != nil {
+		o.TLS = keys.server.TLS() // follows the files
 	}
 	ctx = context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancel(ctx)
@@ -260,8 +258,11 @@ func (c *Connector) start(ctx context.Context) error {
 		// New links end with the intakes, so that stopping can drain.
 		s.all.Go(func() { c.serveLinks(intakeCtx, pumpCtx, ln) })
 	} else {
-		d := peer.NewDialer(o)
-		s.all.Go(func() { c.dialLinks(pumpCtx, d) })
+		s.dialer = peer.NewDialer(o)
+		s.all.Go(func() { c.dialLinks(pumpCtx, s.dialer) })
+	}
+	if paths := c.watched(cfg); len(paths) > 0 {
+		s.all.Go(func() { c.watch(pumpCtx, paths) })
 	}
 	s.all.Go(func() { send.Serve(intakeCtx, c.serveSender) })
 	for typ, q := range c.inbox {
@@ -288,27 +289,6 @@ func again(ln net.Listener) (net.Listener, error) {
 	}
 	defer f.Close()
 	return net.FileListener(f)
-}
-
-// loadTLS reads the certificates again.
-func (c *Connector) loadTLS(cfg *config.Config) error {
-	if !cfg.UseSSL {
-		return nil
-	}
-	t, err := tlsConfig(cfg, c.paths)
-	if err == nil {
-		c.tls.Store(t)
-	}
-	return err
-}
-
-func tlsConfig(cfg *config.Config, paths config.Paths) (*tls.Config, error) {
-	if cfg.IsServer {
-		return identity.ServerTLS(identity.ServerOptions{
-			Cert: paths.ServerCert, Key: paths.ServerKey, Dir: cfg.CertificatesDir, OldTLS: !cfg.ServerSecureTLS,
-		})
-	}
-	return identity.ClientTLS(identity.ClientOptions{})
 }
 
 // stop ends what start began. For at most grace, messages that were taken are
@@ -425,8 +405,10 @@ func (c *Connector) close() {
 // change while running does; for the rest a restart is needed, and logged.
 // With an error everything stays as it was.
 func (c *Connector) Reload(next *config.Config) error {
-	if err := c.loadTLS(next); err != nil {
-		return err
+	if keys := c.keys.Load(); keys != nil {
+		if err := keys.reload(context.Background()); err != nil {
+			return err
+		}
 	}
 	if level, err := cli.ParseLevel(next.LogLevel); err == nil && next.Given("default_logger_log_level") {
 		c.level.Set(level)
@@ -452,6 +434,7 @@ func (c *Connector) Reload(next *config.Config) error {
 		merged.SubscribeTypes = next.SubscribeTypes
 		c.setSubscriptions(next.SubscribeTypes)
 	}
+	c.recheck()
 	c.log.Info("configuration read again")
 	return nil
 }

@@ -14,6 +14,7 @@
 //	send socket's accept loop start                the socket            stop, first thing    stop
 //	accept loop for peers     start (server)       the listener          stop, first thing    stop
 //	dial loop                 start (client)       the connection        stop                 stop
+//	watch for deletions       start (server)       nothing               stop                 stop
 //	receiver pump, per type   start                a link to a receiver  stop, last thing     stop
 //	connection, local         local.Serve          intake or program     connection, context  accept loop
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop

@@ -21,6 +21,8 @@ type peerLink struct {
 	addr string
 	over chan struct{} // closed when the link has ended and given back everything
 
+	welcome func() error // whether it would be let in again; nil if nothing was shown
+
 	greeted atomic.Bool // it is known what the other end speaks
 
 	// Owned by the link's reader.

@@ -70,7 +70,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errors.New("too many peers")
 	}
 	defer c.release(box)
-	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{})}
+	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{}), welcome: conn.Welcome}
 	p.replace(ctx)
 
 	// Nothing is sent before it is known whether the other end can refuse it:
@@ -108,6 +108,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		close(p.over)
 		return errReplaced
 	}
+	p.recheck() // what it was let in with may have gone before it could be told
 	c.log.Info("link up", "peer", box.name, "addr", p.addr)
 	c.ready()
 	ungreeted := time.AfterFunc(maxGreeting, feed)

@@ -19,6 +19,7 @@ import (
 
 	"aioc/lib/cli"
 	"aioc/lib/config"
+	"aioc/lib/connector"
 	"aioc/lib/durable"
 	"aioc/lib/identity"
 )
@@ -72,17 +73,12 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 	} else {
 		note("directory: %s", paths.Dir)
 	}
-	switch {
-	case !cfg.UseSSL:
-		note("TLS: off")
-	case p.server:
-		if _, err := identity.ServerTLS(identity.ServerOptions{Cert: paths.ServerCert, Key: paths.ServerKey, Dir: cfg.CertificatesDir, OldTLS: !cfg.ServerSecureTLS}); err != nil {
-			bad(err)
-		} else {
-			note("TLS: anonymous, with %s", paths.ServerCert)
-		}
-	default:
-		note("TLS: anonymous")
+	found, err := connector.CheckIdentity(context.Background(), cfg)
+	if err != nil {
+		bad(err)
+	}
+	for _, line := range found {
+		note("%s", line)
 	}
 	if p.server {
 		if err := listens(cfg.ServerAddr); err != nil {

@@ -51,7 +51,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	p.set = cli.New(p.name, "[flags] [FILE]", stdout, stderr)
 	p.config = p.set.Config()
 	p.dir = p.set.Dir()
-	p.tls = p.set.String("tls", "", "MODE", "how the connection is protected: anonymous or off")
+	p.tls = p.set.String("tls", "", "MODE", "how the connection is protected: certs, ca, token, anonymous or off")
 	p.values = p.set.Values("set", "KEY=JSON", "set any key of the configuration; may be repeated")
 	if server {
 		p.addr = p.set.String("addr", "", "HOST:PORT", "address to listen on")
@@ -193,7 +193,7 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 	if mistake := p.flags(cfg); mistake != nil {
 		return nil, nil, p.set.Mistake("%w", mistake)
 	}
-	if p.tokens && *p.tls != "" {
+	if p.tokens && (*p.tls == "anonymous" || *p.tls == "off") {
 		warnings = append(warnings, "use_token has no effect: -tls "+*p.tls+" overrides it, and clients need not prove who they are")
 	}
 	if !p.server && cfg.ClientName == "" {
@@ -254,12 +254,18 @@ func (p *program) flags(cfg *config.Config) error {
 	p.tokens = cfg.UseToken
 	switch *p.tls {
 	case "":
+	case "certs":
+		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = true, false, false, false
+	case "ca":
+		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = true, false, false, true
+	case "token":
+		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = true, true, true, false
 	case "anonymous":
 		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = true, true, false, false
 	case "off":
 		cfg.UseSSL, cfg.SSLAllowAll, cfg.UseToken, cfg.ServerCA = false, false, false, false
 	default:
-		return fmt.Errorf("-tls %s: want anonymous or off", *p.tls)
+		return fmt.Errorf("-tls %s: want certs, ca, token, anonymous or off", *p.tls)
 	}
 	return nil
 }
@@ -272,8 +278,6 @@ func unsupported(c *config.Config) (problems []error) {
 			problems = append(problems, errors.New(text))
 		}
 	}
-	bad(!c.UseSSL || c.SSLAllowAll, "use_ssl: certificates for each client are not supported: use -tls anonymous (use_ssl and ssl_allow_all true) or -tls off (use_ssl false)")
-	bad(!c.UseSSL || !c.SSLAllowAll || !c.UseToken, "use_token: tokens are not supported: use -tls anonymous or -tls off")
 	lists := len(c.BlacklistID) + len(c.BlacklistIP) + len(c.BlacklistSubnet) + len(c.WhitelistID) + len(c.WhitelistIP) + len(c.WhitelistSubnet)
 	bad(!c.IsServer || lists == 0, "blacklisted_clients and whitelisted_clients: lists are not supported: remove them, and keep strangers away by other means")
 	bad(c.IsServer || !c.Proxy.Enabled, "proxy: proxies are not supported: set enabled to false")

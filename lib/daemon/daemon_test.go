@@ -190,7 +190,7 @@ func TestMistakesInTheCommandLineAreExplained(t *testing.T) {
 		{"a file twice", true, []string{"-config", "a", "b"}, cli.Usage, "-config can't be used with a FILE argument"},
 		{"an unknown flag", true, []string{"-nosuch"}, cli.Usage, "see aioc-server -h"},
 		{"a flag of the other", true, []string{"-name", "x"}, cli.Usage, "see aioc-server -h"},
-		{"no such TLS", true, []string{"-tls", "maybe"}, cli.Usage, "-tls maybe: want anonymous or off"},
+		{"no such TLS", true, []string{"-tls", "maybe"}, cli.Usage, "-tls maybe: want certs, ca, token, anonymous or off"},
 		{"a log format", true, []string{"-log", "xml"}, cli.Usage, "want text or json"},
 		{"-set without =", true, []string{"-set", "use_ssl"}, cli.Usage, "-set use_ssl: want KEY=JSON"},
 		{"-set is_server", true, []string{"-set", "is_server=false"}, cli.Usage, "-set is_server: run aioc-client instead"},
@@ -215,8 +215,8 @@ func TestMistakesInTheCommandLineAreExplained(t *testing.T) {
 		{"the template and what is in effect", true, []string{"-template", "-print-config"}, cli.Usage, "-template can't be used with -print-config"},
 		{"the template and a check", true, []string{"-template", "-t"}, cli.Usage, "-template can't be used with -t"},
 		{"printing and a check", true, []string{"-print-config", "-t"}, cli.Usage, "-print-config can't be used with -t"},
-		{"certificates", true, []string{"-dir", dir}, cli.BadConfig, "use -tls anonymous"},
-		{"tokens", true, []string{"-dir", dir, "-set", "ssl_allow_all=true", "-set", "use_token=true"}, cli.BadConfig, "use_token"},
+		{"certificates that are not there", true, []string{"-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
+		{"no certificates for tokens", true, []string{"-dir", dir, "-tls", "token"}, cli.BadConfig, "run: aioc-certs create " + dir},
 		{"lists", true, []string{"-dir", dir, "-tls", "off", "-set", `whitelisted_clients_id=["a"]`}, cli.BadConfig, "lists are not supported"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -235,6 +235,9 @@ func TestPrintedConfigurationsAreReadBackTheSame(t *testing.T) {
 			{"-template"},
 			{"-print-config", "-dir", dir, "-tls", "off", "-addr", "127.0.0.1:7", "-set", `send_message_types=["a","b"]`},
 			{"-print-config", "-dir", dir, "-tls", "anonymous"},
+			{"-print-config", "-dir", dir, "-tls", "certs"},
+			{"-print-config", "-dir", dir, "-tls", "ca"},
+			{"-print-config", "-dir", dir, "-tls", "token"},
 		} {
 			if !server && args[0] != "-template" {
 				args = append(args, "-name", "c1")

@@ -86,7 +86,7 @@ func OpenServer(o ServerOptions) (*Server, error) {
 	if err := s.Reload(); err != nil {
 		return nil, err
 	}
-	if s.o.Clients != NoCertificates {
+	if s.o.Clients != NoCertificates && !o.ReadOnly {
 		if err := s.recover(); err != nil {
 			return nil, err
 		}

@@ -43,6 +43,10 @@ type ServerOptions struct {
 	NotStored bool    // server_ca_certs_not_stored: with CA, none of them is kept
 	MaxCerts  int     // max_certs: how many clients may have one; 0 for the default
 
+	// ReadOnly leaves what a killed process has left half done as it is. Only
+	// what reads can be used then.
+	ReadOnly bool
+
 	// Warn, if not nil, is told once when the tree has changed and cannot be
 	// read: the state before the change then stays. It must not call the Server.
 	Warn func(error)

@@ -149,6 +149,13 @@ func (t *Tokens) Has(name string) bool {
 	return ok
 }
 
+// Hash returns what the table has of a client's token, "" if it has none: as long
+// as it stays the same, so does the token.
+func (t *Tokens) Hash(name string) string {
+	table, _ := t.fresh()
+	return table.hashes[name]
+}
+
 // Names returns the names of all clients that have a token, sorted.
 func (t *Tokens) Names() []string {
 	table, _ := t.fresh()

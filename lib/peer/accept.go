@@ -11,11 +11,13 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"aioc/lib/fold"
+	"aioc/lib/identity"
 	"aioc/lib/wire"
 )
 
@@ -41,6 +43,7 @@ type Listener struct {
 	gate     *gate
 	fold     *fold.Log
 	greeting time.Duration
+	issuing  chan struct{} // held by the one who gets a certificate or a token
 }
 
 // Listen starts listening on server_sockaddr, whose host may name a network
@@ -48,7 +51,7 @@ type Listener struct {
 // is one that wraps syscall.EADDRINUSE. Whoever does not call Serve calls Close.
 func Listen(ctx context.Context, o Options) (*Listener, error) {
 	o = o.withDefaults()
-	m, err := o.check()
+	m, err := o.check(true)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +62,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		gate:     newGate(max(o.Config.MaxUnidentified, 1)),
 		fold:     fold.New(o.Log),
 		greeting: maxGreeting,
+		issuing:  make(chan struct{}, 1),
 	}
 	if l.ln == nil {
 		if l.ln, err = bind(ctx, o); err != nil {
@@ -195,7 +199,10 @@ func (l *Listener) meet(ctx context.Context, s *stranger) *Conn {
 		return conn
 	}
 	c.Close()
+	var got *issued
 	switch {
+	case errors.As(err, &got):
+		l.o.Log.LogAttrs(ctx, slog.LevelInfo, got.what+" issued", slog.String("peer", got.name), slog.String("addr", addr.String()))
 	case ctx.Err() != nil:
 	case errors.Is(err, errProbe):
 		l.o.Log.LogAttrs(ctx, slog.LevelDebug, "connection without a byte", slog.String("addr", addr.String()))
@@ -209,25 +216,29 @@ func (l *Listener) meet(ctx context.Context, s *stranger) *Conn {
 
 // identify does what leads from an accepted connection to an identified one.
 func (l *Listener) identify(s *stranger, addr netip.AddrPort) (*Conn, error) {
-	if err := l.o.Admit(MomentAddr, addr, ""); err != nil {
-		return nil, &refusal{ReasonAdmit, err}
-	}
 	conn := &Conn{Conn: s.Conn, Addr: addr}
+	if err := l.admit(conn, MomentAddr, ""); err != nil {
+		return nil, err
+	}
 	stream := io.Reader(s)
+	var who identity.Who
 	if l.o.TLS != nil {
 		t := tls.Server(s, l.o.TLS)
 		if err := t.Handshake(); err != nil { // ended by the deadline, or the gate
-			return nil, l.early(s, tlsError(err))
+			return nil, l.early(s, l.tlsError(err))
 		}
 		conn.Conn, conn.TLS, stream = t, true, t
+		if l.o.asksCertificates(l.mode) {
+			var err error
+			if who, err = l.o.Server.Recognise(t.ConnectionState()); err != nil {
+				return nil, &refusal{ReasonCertificate, err}
+			}
+		}
 	}
 	conn.Reader = wire.NewReader(stream, wire.MaxUnidentified)
-	name, err := greetServer(l.mode, conn.Reader)
+	name, err := l.greet(conn, who)
 	if err != nil {
 		return nil, l.early(s, err)
-	}
-	if err := l.o.Admit(MomentName, addr, name); err != nil {
-		return nil, &refusal{ReasonAdmit, fmt.Errorf("client %q: %w", name, err)}
 	}
 	conn.Name = name
 	conn.Reader.SetMax(maxMessage(l.o.Config))
@@ -248,15 +259,31 @@ func (l *Listener) early(s *stranger, err error) error {
 
 // tlsError makes a refusal of an error of a TLS handshake, unless it is the
 // connection's.
-func tlsError(err error) error {
+func (l *Listener) tlsError(err error) error {
 	var header tls.RecordHeaderError
 	switch {
 	case errors.As(err, &header):
 		return refuse(ReasonTLS, "the client does not use TLS: set use_ssl alike at both ends")
 	case connectionEnded(err):
 		return err
+	case notRecognised(err):
+		return &refusal{ReasonCertificate, err}
+	case strings.Contains(err.Error(), "didn't provide a certificate"): // package tls has no type for it
+		return refuse(ReasonCertificate, "the client shows no certificate: set ssl_allow_all, use_token and token_client_send_cert alike at both ends")
+	case alerted(err):
+		return refuse(ReasonTLS, "the client ends the handshake: %w: it may not know this server's certificate", bare(err))
 	}
 	return refuse(ReasonTLS, "handshake: %w", err)
+}
+
+// notRecognised tells whether err says what is wrong with a client's certificate.
+func notRecognised(err error) bool {
+	for _, why := range []error{identity.ErrUnknown, identity.ErrForeign, identity.ErrRevoked, identity.ErrDate} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
 }
 
 // connectionEnded tells whether err is the end of a connection, by whomever, and

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"aioc/lib/config"
+	"aioc/lib/identity"
 	"aioc/lib/wire"
 )
 
@@ -34,6 +36,10 @@ func (d *Dialer) connect(ctx context.Context) (*Conn, error) {
 
 // establish is connect without its words for the end of ctx.
 func (d *Dialer) establish(ctx context.Context) (*Conn, error) {
+	p, err := d.prove(ctx)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := d.dial(ctx)
 	if err != nil {
 		return nil, bare(err)
@@ -42,8 +48,8 @@ func (d *Dialer) establish(ctx context.Context) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	c := &Conn{Conn: raw, Name: d.o.Config.PeerID(), Addr: addrPort(raw)}
-	if err := d.greet(ctx, c); err != nil {
-		raw.Close()
+	if err := d.identify(ctx, c, p); err != nil {
+		c.Close() // of TLS too, which says so
 		return nil, err
 	}
 	if !stop() { // raw is being closed
@@ -53,21 +59,75 @@ func (d *Dialer) establish(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
-// greet does TLS and the handshake on a new connection.
-func (d *Dialer) greet(ctx context.Context, c *Conn) error {
-	if d.o.TLS != nil {
-		t := tls.Client(c.Conn, d.o.TLS)
+// proof is what a client proves itself with in one attempt.
+type proof struct {
+	tls   *tls.Config // nil without TLS
+	own   bool        // it holds the client's own certificate
+	token string      // "" is to ask for one
+}
+
+// prove reads the proof: it may have changed since the last attempt.
+func (d *Dialer) prove(ctx context.Context) (p proof, err error) {
+	if d.unstored != nil {
+		if err := d.keep(ctx, d.unstored); !errors.Is(err, errStored) {
+			return p, err
+		}
+	}
+	switch d.mode {
+	case modePlain:
+		return p, nil
+	case modeToken:
+		if !d.useDefault {
+			if p.token, err = d.o.Token.Load(ctx); err != nil {
+				return p, err
+			}
+		}
+	case modeCertificates:
+		p.own = d.o.Client.HasOwn() && !d.useDefault
+	}
+	if p.tls = d.o.TLS; d.o.Client != nil {
+		p.tls, err = ClientTLS(d.o.Config, d.o.Client, p.own)
+	}
+	return p, err
+}
+
+// ClientTLS returns what a client of this configuration dials with: own says that
+// it shows its own certificate, if the mode is that of certificates. Errors say
+// what to do.
+func ClientTLS(cfg *config.Config, c *identity.Client, own bool) (*tls.Config, error) {
+	switch m := modeOf(cfg); {
+	case m == modeCertificates && own:
+		return c.TLS(identity.ShowOwn)
+	case m == modeToken && cfg.TokenSendCert:
+		t, err := c.TLS(identity.ShowDefault)
+		if errors.Is(err, identity.ErrMissing) && !cfg.TokenVerifyPeerCert.On {
+			return c.TLS(identity.ShowNone) // the server does not look at it
+		}
+		return t, err
+	case m == modeCertificates:
+		return c.TLS(identity.ShowDefault)
+	}
+	return c.TLS(identity.ShowNone)
+}
+
+// identify does TLS and the handshake on a new connection.
+func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
+	if p.tls != nil {
+		t := tls.Client(c.Conn, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			var header tls.RecordHeaderError
-			if errors.As(err, &header) {
+			switch {
+			case errors.As(err, &header):
 				return errors.New("the server does not use TLS: set use_ssl alike at both ends")
+			case alerted(err):
+				return &refusedError{fmt.Errorf("TLS handshake: the server refuses it: %w", bare(err))}
 			}
 			return fmt.Errorf("TLS handshake: %w", bare(err))
 		}
 		c.Conn, c.TLS = t, true
 	}
 	c.Reader = wire.NewReader(c.Conn, wire.MaxUnidentified)
-	return greetClient(d.mode, c, d.o.Config.ClientName)
+	return d.greet(ctx, c, p)
 }
 
 // dialTCP connects to server_sockaddr, from client_bind_ip if there is one. Both

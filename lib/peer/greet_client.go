@@ -1,32 +1,155 @@
 package peer
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
+	"slices"
 
 	"aioc/lib/wire"
 )
 
-// greetClient says who the client is, name, on a new connection, TLS included.
-// The connection has a deadline. In both modes the server answers nothing: what
-// comes next are messages, and a refusal is the end of the connection.
-func greetClient(m mode, c *Conn, name string) error {
-	switch m {
-	case modePlain, modeAnonymous:
-		frame, err := helloFrame(m.hello(), name)
+// errStored ends a connection on which the client has got what it proves itself
+// with from now on: it connects again at once.
+var errStored = errors.New("certificate or token stored")
+
+// refusedError is what a server probably meant by closing the connection, or what
+// it said: trying again soon is no use unless something is done there.
+type refusedError struct{ err error }
+
+func (r *refusedError) Error() string { return r.err.Error() }
+func (r *refusedError) Unwrap() error { return r.err }
+
+// greet says who the client is on a new connection, TLS included. The connection
+// has a deadline. Without tokens and with a certificate of its own nothing is
+// said or answered: what comes next are messages, and a refusal is the end of the
+// connection.
+func (d *Dialer) greet(ctx context.Context, c *Conn, p proof) error {
+	name := d.o.Config.ClientName
+	switch {
+	case d.mode == modePlain, d.mode == modeAnonymous:
+		return d.say(c, []byte(wire.HelloData))
+	case d.mode == modeToken && p.token != "":
+		answer, err := d.ask(c, map[string]string{"cmd": "authenticate", "token": p.token})
 		if err != nil {
-			return err
+			return fmt.Errorf("token: %w", d.ended(err, "its log says why; it may have another token for %q, or none: then delete the token here and there (aioc-ctl delete-token), and a new one is made", name))
 		}
-		if _, err := c.Write(frame); err != nil {
-			return fmt.Errorf("hello: %w", bare(err))
+		if answer["result"] != "success" {
+			return &refusedError{errors.New("token: the server's answer is none")}
 		}
 		return nil
+	case d.mode == modeToken:
+		answer, err := d.ask(c, map[string]string{"cmd": "get_new_token"})
+		if err != nil {
+			return fmt.Errorf("new token: %w", d.ended(err, "its log says why; it may have a token for %q already: then delete that one there (aioc-ctl delete-token), or use another client_name", name))
+		}
+		token := answer["token"]
+		if answer["cmd"] != "set_new_token" || token == "" {
+			return &refusedError{errors.New("new token: the server's answer is none")}
+		}
+		return d.keep(ctx, func(ctx context.Context) error { return d.o.Token.Store(ctx, token) })
+	case p.own:
+		return nil
 	}
-	return fmt.Errorf("no handshake for mode %d", m) // Options.check has refused it
+	return d.enrol(ctx, c)
 }
 
-// helloFrame returns the first frame of a client, as the original writes it.
-func helloFrame(messageType, name string) ([]byte, error) {
+// enrol asks for a certificate. One of this toolkit makes it for our key, the
+// original makes a key for us.
+func (d *Dialer) enrol(ctx context.Context, c *Conn) error {
+	csr, err := d.o.Client.NewRequest()
+	if err != nil {
+		return err
+	}
+	answer, err := d.ask(c, map[string]string{"cmd": "get_new_certificate", "csr": string(csr)})
+	if err != nil {
+		return fmt.Errorf("new certificate: %w", d.ended(err, "its log says why; it may have a certificate for %q already: then delete that one there (aioc-ctl delete-certificate), or use another client_name", d.o.Config.ClientName))
+	}
+	crt := answer["crt"]
+	if answer["cmd"] != "set_new_certificate" || crt == "" {
+		return &refusedError{errors.New("new certificate: the server's answer is none")}
+	}
+	var key []byte // nil when it is ours
+	if answer["key"] != "" {
+		key = []byte(answer["key"])
+	}
+	return d.keep(ctx, func(context.Context) error { return d.o.Client.Store([]byte(crt), key) })
+}
+
+// keep stores what the server gives out once, and returns errStored. When that
+// fails, as on a full disk, it is tried again before the next attempt.
+func (d *Dialer) keep(ctx context.Context, store func(context.Context) error) error {
+	if err := store(ctx); err != nil {
+		d.unstored = store
+		return fmt.Errorf("what the server gave out is not stored, and kept in memory for now: %w", err)
+	}
+	d.unstored = nil
+	return errStored
+}
+
+// ended explains the error of a handshake when it is the server that has ended
+// the connection, as it does to refuse.
+func (d *Dialer) ended(err error, format string, args ...any) error {
+	if !connectionEnded(err) && !alerted(err) {
+		return err
+	}
+	return &refusedError{fmt.Errorf("the server closed the connection (%w): "+format, slices.Concat([]any{bare(err)}, args)...)}
+}
+
+// alerted tells whether err is what the other end said in TLS.
+func alerted(err error) bool {
+	e := (*net.OpError)(nil)
+	return errors.As(err, &e) && e.Op == "remote error"
+}
+
+// say sends a handshake message.
+func (d *Dialer) say(c *Conn, data []byte) error {
+	frame, err := handshakeFrame(d.mode.hello(), d.o.Config.ClientName, data)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(frame); err != nil {
+		return fmt.Errorf("hello: %w", bare(err))
+	}
+	return nil
+}
+
+// ask sends a handshake message and returns the texts in the answer.
+func (d *Dialer) ask(c *Conn, texts map[string]string) (map[string]string, error) {
+	if err := d.say(c, object(texts)); err != nil {
+		return nil, err
+	}
+	var f wire.Frame
+	if err := c.Reader.Next(&f); err != nil {
+		return nil, err
+	}
+	if string(f.Header.Type) != d.mode.hello() {
+		return nil, fmt.Errorf("the server answers with %s: set use_ssl, ssl_allow_all and use_token alike at both ends", quote(f.Header.Type))
+	}
+	return words(f.Data), nil
+}
+
+// handshakeFrame returns a frame of the handshake, as the original writes it.
+func handshakeFrame(messageType, source string, data []byte) ([]byte, error) {
 	header := wire.AppendString([]byte(`{"message_type": `), messageType)
-	header = wire.AppendString(append(header, `, "source_id": `...), name)
-	return wire.AppendFrame(nil, append(header, '}'), []byte(wire.HelloData), nil)
+	header = wire.AppendString(append(header, `, "source_id": `...), source)
+	return wire.AppendFrame(nil, append(header, '}'), data, nil)
+}
+
+// object returns texts as a JSON object, cmd first, as the original writes it.
+func object(texts map[string]string) []byte {
+	b := []byte{'{'}
+	for _, key := range []string{"cmd", "result", "token", "crt", "key", "csr"} {
+		text, ok := texts[key]
+		if !ok {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ", "...)
+		}
+		b = wire.AppendString(b, key)
+		b = wire.AppendString(append(b, ": "...), text)
+	}
+	return append(b, '}')
 }

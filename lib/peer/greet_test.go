@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"aioc/lib/config"
+	"aioc/lib/identity"
 	"aioc/lib/wire"
 )
 
@@ -351,7 +352,7 @@ func TestAdmitIsAskedTwiceAndItsNoIsFinal(t *testing.T) {
 
 func FuzzGreetServer(f *testing.F) {
 	for _, m := range []mode{modePlain, modeAnonymous} {
-		b, err := helloFrame(m.hello(), "client1")
+		b, err := handshakeFrame(m.hello(), "client1", []byte("hello"))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -360,8 +361,10 @@ func FuzzGreetServer(f *testing.F) {
 	}
 	f.Add(announced(1 << 31))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := wire.NewReader(bytes.NewReader(b), wire.MaxUnidentified)
-		name, err := greetServer(modePlain, r)
+		far, near := net.Pipe()
+		defer far.Close()
+		l := &Listener{o: Options{Config: testConfig(false)}.withDefaults(), greeting: patience}
+		name, err := l.greet(&Conn{Conn: near, Reader: wire.NewReader(bytes.NewReader(b), wire.MaxUnidentified)}, identity.Who{})
 		if err != nil {
 			if name != "" {
 				t.Errorf("a name, %q, with the error %v", name, err)

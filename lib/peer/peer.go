@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"aioc/lib/config"
+	"aioc/lib/identity"
 	"aioc/lib/wire"
 )
 
@@ -24,6 +25,11 @@ type Conn struct {
 	Name   string         // on a server the client's name, on a client config.PeerID
 	Addr   netip.AddrPort // the other end of the TCP connection
 	TLS    bool
+
+	// Welcome says with an error that the client would no longer be let in with
+	// the certificate or token that it has shown. It is nil where it has shown
+	// none, and on a client. It may be called by any goroutine.
+	Welcome func() error
 }
 
 // Options is what a Listener and a Dialer are made from.
@@ -31,9 +37,19 @@ type Options struct {
 	Config *config.Config
 	Log    *slog.Logger // nil logs nothing
 
-	// TLS is needed when the configuration says use_ssl, and must be nil
-	// when it does not.
+	// TLS is needed when the configuration says use_ssl, and must be nil when it
+	// does not. A client with Client needs none.
 	TLS *tls.Config
+
+	// Server is needed by a server that asks for certificates, Tokens by one
+	// with use_token.
+	Server *identity.Server
+	Tokens *identity.Tokens
+
+	// Client is needed by a client with certificates or a token, Token by one with
+	// use_token.
+	Client *identity.Client
+	Token  *identity.TokenFile
 
 	// Refused counts: it is called once for each refused connection, by any
 	// goroutine, with one of the reasons in this package. It may be nil.
@@ -44,7 +60,7 @@ type Options struct {
 	Listener net.Listener
 
 	// Admit decides whether a client may go on, at the moments MomentAddr, with
-	// an empty name, and MomentName. Its error is logged, the client learns
+	// an empty name, MomentName and MomentCertificate. Its error is logged, the client learns
 	// nothing. It is called by many goroutines and may be nil. While it thinks,
 	// the client is still a stranger, and counts as one.
 	Admit func(moment string, addr netip.AddrPort, name string) error
@@ -53,7 +69,11 @@ type Options struct {
 // The moments at which Admit is asked.
 const (
 	MomentAddr = "addr" // the address is known, nothing has been read
-	MomentName = "name" // the client has said a valid name
+	MomentName = "name" // the client has said a valid name, or shown its certificate
+
+	// A client that has shown the default certificate is about to get its own.
+	// MomentName was just before.
+	MomentCertificate = "certificate"
 )
 
 // The reasons for which a client is refused.
@@ -66,6 +86,11 @@ const (
 	ReasonHello = "hello" // the first frame is no hello of the mode in use
 	ReasonName  = "name"  // the client's name is not valid
 	ReasonAdmit = "admit" // Admit said no
+
+	ReasonCertificate = "certificate" // the client's certificate is none that counts
+	ReasonToken       = "token"       // it is not the client's token
+	ReasonIssue       = "issue"       // the client cannot get a certificate or a token
+	ReasonBusy        = "busy"        // too many want one at once
 )
 
 // keepAlive is how TCP finds out that the other end is gone: after a minute of
@@ -96,33 +121,43 @@ func modeOf(c *config.Config) mode {
 	return modeAnonymous
 }
 
-// hello returns the message type of the first frame in a mode that has a hello.
+// hello returns the message type of the handshake.
 func (m mode) hello() string {
-	if m == modePlain {
-		return wire.TypeHelloPlain
-	}
-	return wire.TypeHelloTLS
-}
-
-// check returns the mode of o, or why a connection cannot be made in it.
-func (o *Options) check() (mode, error) {
-	m := modeOf(o.Config)
 	switch m {
 	case modePlain:
-		if o.TLS != nil {
-			return m, errors.New("use_ssl is false, and there is a TLS configuration")
-		}
+		return wire.TypeHelloPlain
 	case modeAnonymous:
-		// Never in clear text because of an oversight.
-		if o.TLS == nil {
-			return m, errors.New("use_ssl is true, and there is no TLS configuration")
-		}
+		return wire.TypeHelloTLS
 	case modeToken:
-		return m, errors.New("tokens (use_token) are not supported: use -tls anonymous or -tls off")
-	default:
-		return m, errors.New("client certificates (ssl_allow_all false) are not supported: use -tls anonymous or -tls off")
+		return wire.TypeToken
+	}
+	return wire.TypeSSL
+}
+
+// check returns the mode of o, or what it lacks for it: never is anything sent in
+// clear text, or taken from anybody, because of an oversight.
+func (o *Options) check(server bool) (mode, error) {
+	m := modeOf(o.Config)
+	some := o.TLS != nil || o.Client != nil
+	switch {
+	case m == modePlain && some:
+		return m, errors.New("use_ssl is false, and there is a TLS configuration")
+	case m == modePlain:
+	case o.TLS == nil && (server || o.Client == nil):
+		return m, errors.New("use_ssl is true, and there is no TLS configuration")
+	case !server && m != modeAnonymous && o.Client == nil:
+		return m, errors.New("there is nothing to prove with who the client is")
+	case server && m == modeToken && o.Tokens == nil, !server && m == modeToken && o.Token == nil:
+		return m, errors.New("use_token is true, and there is no place for tokens")
+	case server && o.asksCertificates(m) && o.Server == nil:
+		return m, errors.New("clients show certificates, and there is nothing to compare them with")
 	}
 	return m, nil
+}
+
+// asksCertificates tells whether a server asks clients for their certificates.
+func (o *Options) asksCertificates(m mode) bool {
+	return m == modeCertificates || m == modeToken && o.Config.TokenVerifyPeerCert.On
 }
 
 // withDefaults fills in what may be nil.

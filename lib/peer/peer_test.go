@@ -240,7 +240,7 @@ func frame(header, data string) []byte {
 
 // hello is a client's first frame to l.
 func hello(l *Listener, name string) []byte {
-	b, err := helloFrame(l.mode.hello(), name)
+	b, err := handshakeFrame(l.mode.hello(), name, []byte("hello"))
 	if err != nil {
 		panic(err)
 	}
@@ -288,7 +288,7 @@ func announced(n uint32, rest ...byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(nil, n), rest...)
 }
 
-func TestAModeThatIsNotThereIsRefusedBeforeAnythingIsOpened(t *testing.T) {
+func TestAModeThatLacksSomethingIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 	type set = func(c *config.Config)
 	for _, test := range []struct {
 		name string
@@ -296,9 +296,9 @@ func TestAModeThatIsNotThereIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 		tls  *tls.Config
 		want string
 	}{
-		{"certificates", func(c *config.Config) { c.UseSSL = true }, clientTLS(), "client certificates (ssl_allow_all false) are not supported: use -tls anonymous"},
-		{"certificates, with use_token that does not count", func(c *config.Config) { c.UseSSL, c.UseToken = true, true }, clientTLS(), "client certificates"},
-		{"tokens", func(c *config.Config) { c.UseSSL, c.SSLAllowAll, c.UseToken = true, true, true }, clientTLS(), "tokens (use_token) are not supported"},
+		{"certificates", func(c *config.Config) { c.UseSSL = true }, clientTLS(), "nothing to"},
+		{"certificates, with use_token that does not count", func(c *config.Config) { c.UseSSL, c.UseToken = true, true }, clientTLS(), "nothing to"},
+		{"tokens", func(c *config.Config) { c.UseSSL, c.SSLAllowAll, c.UseToken = true, true, true }, clientTLS(), "there is n"},
 		{"TLS without its configuration", func(c *config.Config) { c.UseSSL, c.SSLAllowAll = true, true }, nil, "no TLS configuration"},
 		{"TLS configuration without TLS", func(c *config.Config) {}, clientTLS(), "use_ssl is false"},
 	} {

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -31,6 +32,9 @@ const (
 	// rarely.
 	minRemind = time.Minute
 	maxRemind = time.Hour
+
+	// minNews is after what time a failure of another kind is mentioned at once.
+	minNews = 10 * time.Second
 )
 
 // The states of a Dialer.
@@ -48,6 +52,10 @@ type Dialer struct {
 	err  error // the configuration does not let it run
 	kick chan struct{}
 
+	// Owned by Run.
+	useDefault bool                        // not what the client owns, this time: alternate_client_default_cert
+	unstored   func(context.Context) error // stores what the server gave out, when that has failed
+
 	dial   func(ctx context.Context) (net.Conn, error)
 	jitter func(bound time.Duration) time.Duration // a pause of at most bound
 
@@ -59,7 +67,7 @@ type Dialer struct {
 // What is wrong with o is the error of Run.
 func NewDialer(o Options) *Dialer {
 	d := &Dialer{o: o.withDefaults(), kick: make(chan struct{}, 1)}
-	d.mode, d.err = o.check()
+	d.mode, d.err = o.check(false)
 	if d.err == nil {
 		if err := config.ValidName(o.Config.ClientName); err != nil {
 			d.err = fmt.Errorf("client_name: %w", err)
@@ -102,6 +110,7 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 	defer d.setState(StateWaiting)
 	log := dialLog{log: d.o.Log, addr: d.o.Config.ServerAddr.String()}
 	bound := minPause
+	atOnce := false // this attempt is one without a pause
 	for ctx.Err() == nil {
 		d.setState(StateConnecting)
 		c, err := d.connect(ctx)
@@ -122,9 +131,19 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 			if ctx.Err() == nil {
 				log.ended(short, err)
 			}
+			d.alternate(short)
+		} else if errors.Is(err, errStored) {
+			d.o.Log.Info("certificate or token got and stored", "addr", log.addr)
+			d.alternate(false)
+			// Once: a server that gives out and does not take is no reason to hurry.
+			if atOnce = !atOnce; atOnce {
+				continue
+			}
 		} else if ctx.Err() == nil {
 			log.failed(err)
+			d.alternate(errors.As(err, new(*refusedError)))
 		}
+		atOnce = false
 		if !d.o.Config.TryReconnect && ctx.Err() == nil {
 			return err
 		}
@@ -136,6 +155,13 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 		}
 	}
 	return ctx.Err()
+}
+
+// alternate decides, with alternate_client_default_cert, whether the next attempt
+// is made as a client that has no certificate or token of its own: after each one
+// that was refused as it seems, the other way.
+func (d *Dialer) alternate(refused bool) {
+	d.useDefault = refused && !d.useDefault && d.o.Config.AlternateDefaultCert
 }
 
 // wait waits for a pause to end and tells whether it was kicked out of it.
@@ -157,6 +183,8 @@ type dialLog struct {
 	addr string
 
 	failures int       // since the server was reached
+	refused  bool      // the kind of the last one that was logged
+	logged   time.Time // when that was
 	since    time.Time // of the first of them
 	remind   time.Duration
 	next     time.Time // when to mention it again
@@ -167,18 +195,27 @@ type dialLog struct {
 func (l *dialLog) failed(err error) {
 	now := time.Now()
 	l.failures++
+	refused := errors.As(err, new(*refusedError))
+	what, still := "server not reachable", "server still not reachable"
+	if refused {
+		what, still = "server refuses this client", "server still refuses this client"
+	}
 	switch {
 	case l.failures == 1:
 		l.since, l.remind, l.next = now, minRemind, now.Add(minRemind)
-		l.log.Warn("server not reachable, trying on", "addr", l.addr, "err", err)
+		l.log.Warn(what+", trying on", "addr", l.addr, "err", err)
+	case refused != l.refused && now.Sub(l.logged) >= minNews:
+		l.log.Warn(what+", trying on", "addr", l.addr, "err", err, "n", l.failures)
 	case !now.Before(l.next):
 		l.remind = min(2*l.remind, maxRemind)
 		l.next = now.Add(l.remind)
-		l.log.Warn("server still not reachable, trying on", "addr", l.addr, "err", err,
+		l.log.Warn(still+", trying on", "addr", l.addr, "err", err,
 			"n", l.failures, "wait", now.Sub(l.since).Round(time.Second))
 	default:
-		l.log.Debug("server not reachable", "addr", l.addr, "err", err, "n", l.failures)
+		l.log.Debug(what, "addr", l.addr, "err", err, "n", l.failures)
+		return
 	}
+	l.refused, l.logged = refused, now
 }
 
 // reached is called when a connection is up.
@@ -197,8 +234,14 @@ func (l *dialLog) ended(short bool, err error) {
 		l.short = 0
 		return
 	}
-	if l.short++; l.short == manyShort {
-		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name be allowed there and not used by another client",
+	l.short++
+	switch {
+	case l.short == 1 && alerted(err):
+		// In TLS 1.3 a server looks at the certificate after the handshake.
+		l.log.Warn("server refuses this client, trying on: it may not know the certificate any more; then delete it here (aioc-ctl delete-certificate), and a new one is made",
+			"addr", l.addr, "err", err)
+	case l.short == manyShort:
+		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name and certificate be known and allowed there and not used by another client",
 			"addr", l.addr, "n", l.short)
 	}
 }
