@@ -29,6 +29,7 @@ func TestInterop(t *testing.T) {
 				{"keep alive", func(t *testing.T) { testKeepAlive(t, py) }},
 				{"publish", func(t *testing.T) { testPublish(t, py) }},
 				{"kill", func(t *testing.T) { testKill(t, py) }},
+				{"identity", func(t *testing.T) { testIdentity(t, py) }},
 			})
 		})
 	}
