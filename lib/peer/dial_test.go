@@ -34,11 +34,18 @@ type client struct {
 // returned. prepare may change the Dialer.
 func run(t *testing.T, c *config.Config, prepare func(d *Dialer)) *client {
 	t.Helper()
-	j := &journal{}
-	o := Options{Config: c, Log: j.logger()}
+	o := Options{Config: c}
 	if c.UseSSL {
 		o.TLS = clientTLS()
 	}
+	return runWith(t, o, prepare)
+}
+
+// runWith is run for options that are not those of every test.
+func runWith(t *testing.T, o Options, prepare func(d *Dialer)) *client {
+	t.Helper()
+	j := &journal{}
+	o.Log = j.logger()
 	r := &client{Dialer: NewDialer(o), log: j, conns: make(chan *Conn, 1000), drop: make(chan error)}
 	if prepare != nil {
 		prepare(r.Dialer)

@@ -1,0 +1,506 @@
+package peer
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"aioc/lib/config"
+	"aioc/lib/identity"
+	"aioc/lib/wire"
+)
+
+// madeTree is a tree of certificates that tests copy: making one takes a while.
+var madeTree = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tree")
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err == nil {
+		err = identity.Create(dir)
+	}
+	return dir, err
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if dir, err := madeTree(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(status)
+}
+
+// home is the directory of a server and its clients.
+type home struct {
+	dir    string
+	server *identity.Server
+	tokens *identity.Tokens
+	cfg    *config.Config // of the server
+}
+
+// newHome returns one with a new tree, for certificates or tokens.
+func newHome(t *testing.T, tokens bool) *home {
+	t.Helper()
+	from, err := madeTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &home{dir: t.TempDir(), cfg: testConfig(true)}
+	if err := os.Chmod(h.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-Rp", from+"/certificates", h.dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	o := identity.ServerOptions{Dir: h.dir, Clients: identity.OwnCertificates}
+	h.cfg.SSLAllowAll, h.cfg.UseToken = tokens, tokens
+	if tokens {
+		o.Clients = identity.TrustedCertificates
+		if h.tokens, err = identity.OpenTokens(filepath.Join(h.dir, "server_tokens.json")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.server, err = identity.OpenServer(o); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// start starts the server.
+func (h *home) start(t *testing.T, o Options) *server {
+	t.Helper()
+	o.Config, o.Server, o.TLS, o.Tokens = h.cfg, h.server, h.server.TLS(), h.tokens
+	return start(t, o, nil)
+}
+
+// client returns the options of a client, on a host of its own.
+func (h *home) client(t *testing.T, s *server, name string) Options {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	from, err := madeTree()
+	if err == nil {
+		err = os.Mkdir(filepath.Join(dir, "certificates"), 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-Rp", from+"/certificates/client", dir+"/certificates/").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cfg := clientOf(s.Listener, h.cfg)
+	cfg.ClientName = name
+	c, err := identity.OpenClient(identity.ClientOptions{Dir: dir, Name: name, Trust: identity.TrustTree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Config: cfg, Client: c, Token: &identity.TokenFile{Path: filepath.Join(dir, "token")}}
+}
+
+// dialAs connects by hand, with TLS as the client would show it.
+func dialAs(t *testing.T, s *server, o Options, own bool) net.Conn {
+	t.Helper()
+	cfg, err := ClientTLS(o.Config, o.Client, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Client(dialTo(t, s.Listener), cfg)
+}
+
+// modes runs a test with certificates and with tokens.
+func modes(t *testing.T, f func(t *testing.T, h *home)) {
+	t.Run("certificates", func(t *testing.T) { f(t, newHome(t, false)) })
+	t.Run("tokens", func(t *testing.T) { f(t, newHome(t, true)) })
+}
+
+func TestAClientGetsWhatItProvesItselfWithAndComesBack(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		s := h.start(t, Options{})
+		o := h.client(t, s, "pump7")
+		c := runWith(t, o, nil)
+		for range 2 {
+			far := wait(t, "server up", s.conns)
+			wait(t, "client up", c.conns)
+			if far.Name != "pump7" || !far.TLS {
+				t.Errorf("got %q, TLS %v", far.Name, far.TLS)
+			}
+			if err := far.Welcome(); err != nil {
+				t.Errorf("welcome: %v", err)
+			}
+			c.drop <- io.EOF
+		}
+		none(t, "refused", s.refused)
+		issued := 0
+		for _, line := range s.log.lines(t, slog.LevelInfo) {
+			if strings.HasSuffix(line.Msg, " issued") {
+				issued++
+			}
+		}
+		if issued != 1 {
+			t.Errorf("issued %d times, want once", issued)
+		}
+	})
+}
+
+func TestASecondClientOfANameIsRefused(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		s := h.start(t, Options{})
+		first := runWith(t, h.client(t, s, "pump7"), nil)
+		wait(t, "the first", s.conns)
+		wait(t, "the first", first.conns)
+		second := runWith(t, h.client(t, s, "pump7"), nil)
+		if got := wait(t, "reason", s.refused); got != ReasonIssue {
+			t.Errorf("reason: got %q, want %q", got, ReasonIssue)
+		}
+		until(t, "the client says what may be the reason", func() bool {
+			for _, line := range second.log.lines(t, slog.LevelWarn) {
+				if line.Msg == "server refuses this client, trying on" && strings.Contains(line.Err, `for "pump7" already`) {
+					return true
+				}
+			}
+			return false
+		})
+		none(t, "connected", second.conns)
+	})
+}
+
+func TestWhoWasDeletedIsNotWelcomeAnyMore(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		s := h.start(t, Options{})
+		o := h.client(t, s, "pump7")
+		c := runWith(t, o, nil)
+		far := wait(t, "server up", s.conns)
+		wait(t, "client up", c.conns)
+		reason := ReasonCertificate
+		var err error
+		if h.tokens == nil {
+			err = h.server.Delete("pump7", false)
+		} else {
+			_, err = h.tokens.Delete("pump7")
+			reason = ReasonToken
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := far.Welcome(); err == nil {
+			t.Error("it is still welcome")
+		}
+		c.drop <- io.EOF
+		if got := wait(t, "reason", s.refused); got != reason {
+			t.Errorf("reason: got %q, want %q", got, reason)
+		}
+	})
+}
+
+func TestWithAlternateDefaultCertAClientEnrolsAgainByItself(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		s := h.start(t, Options{})
+		o := h.client(t, s, "pump7")
+		o.Config.AlternateDefaultCert = true
+		c := runWith(t, o, func(d *Dialer) {
+			d.jitter = func(time.Duration) time.Duration { return 10 * time.Millisecond }
+		})
+		wait(t, "server up", s.conns)
+		wait(t, "client up", c.conns)
+		var err error
+		if h.tokens == nil {
+			err = h.server.Delete("pump7", false)
+		} else {
+			_, err = h.tokens.Delete("pump7")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for { // in TLS 1.3 a refused client is up for a moment
+				select {
+				case c.drop <- errors.New("the test ends it"):
+				case <-t.Context().Done():
+					return
+				}
+			}
+		}()
+		if far := wait(t, "server up again", s.conns); far.Name != "pump7" || far.Welcome() != nil {
+			t.Errorf("got %q", far.Name)
+		}
+	})
+}
+
+func TestADefaultCertificateIsForEnrolmentOnly(t *testing.T) {
+	for _, test := range []struct{ name, header, data, reason string }{
+		{"a message", `{"message_type": "any", "source_id": "pump7"}`, "x", ReasonHello},
+		{"a ping", `{"message_type": "_ping", "source_id": "pump7"}`, "x", ReasonHello},
+		{"a hello", `{"message_type": "_handshake_ssl", "source_id": "pump7"}`, "hello", ReasonHello},
+		{"another command", `{"message_type": "_ssl", "source_id": "pump7"}`, `{"cmd": "set_new_certificate"}`, ReasonHello},
+		{"no JSON", `{"message_type": "_ssl", "source_id": "pump7"}`, `get_new_certificate`, ReasonHello},
+		{"no name", `{"message_type": "_ssl"}`, `{"cmd": "get_new_certificate"}`, ReasonName},
+		{"a name with a newline behind it", `{"message_type": "_ssl", "source_id": "pump7\n"}`, `{"cmd": "get_new_certificate"}`, ReasonName},
+		{"a name with path parts", `{"message_type": "_ssl", "source_id": "../../x"}`, `{"cmd": "get_new_certificate"}`, ReasonName},
+		{"the name of a default certificate", `{"message_type": "_ssl", "source_id": "default2"}`, `{"cmd": "get_new_certificate"}`, ReasonName},
+		{"a request that is none", `{"message_type": "_ssl", "source_id": "pump7"}`, `{"cmd": "get_new_certificate", "csr": "x"}`, ReasonIssue},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHome(t, false)
+			s := h.start(t, Options{})
+			c := dialAs(t, s, h.client(t, s, "pump7"), false)
+			if _, err := c.Write(frame(test.header, test.data)); err != nil {
+				t.Fatal(err)
+			}
+			if got := wait(t, "reason", s.refused); got != test.reason {
+				t.Errorf("reason: got %q, want %q", got, test.reason)
+			}
+			ended(t, c)
+			none(t, "identified", s.conns)
+			if names := h.server.Names(); len(names) != 0 {
+				t.Errorf("certificates were made for %q", names)
+			}
+			s.end()
+			if lines := s.log.lines(t, slog.LevelInfo); len(lines) != 1 || lines[0].Msg != "client refused" {
+				t.Errorf("log: got %+v, want one line", lines)
+			}
+		})
+	}
+}
+
+func TestCertificatesThatAreNotKnownAreRefused(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	modes(t, func(t *testing.T, h *home) {
+		for _, test := range []struct {
+			name   string
+			tls    *tls.Config
+			reason string
+			text   string
+		}{
+			{"one of its own", &tls.Config{Certificates: []tls.Certificate{own}}, ReasonCertificate, "not known here"},
+			{"one of its own in TLS 1.2", &tls.Config{Certificates: []tls.Certificate{own}, MaxVersion: tls.VersionTLS12}, ReasonCertificate, "not known here"},
+			{"none", &tls.Config{}, ReasonCertificate, "shows no certificate"},
+			{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, ReasonTLS, "unsupported versions"},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				s := h.start(t, Options{})
+				test.tls.InsecureSkipVerify = true
+				c := tls.Client(dialTo(t, s.Listener), test.tls)
+				_, err := c.Write(frame(`{"message_type": "any", "source_id": "pump7"}`, "x"))
+				if err == nil {
+					ended(t, c)
+				}
+				if got := wait(t, "reason", s.refused); got != test.reason {
+					t.Errorf("reason: got %q, want %q", got, test.reason)
+				}
+				none(t, "identified", s.conns)
+				s.end()
+				if lines := s.log.lines(t, slog.LevelInfo); len(lines) != 1 || !strings.Contains(lines[0].Err, test.text) {
+					t.Errorf("log: got %+v, want one line with %q", lines, test.text)
+				}
+			})
+		}
+	})
+}
+
+func TestOnlyTheRightTokenIsTaken(t *testing.T) {
+	h := newHome(t, true)
+	token, err := h.tokens.New("pump7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := h.tokens.New("pump8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, client, data, reason string }{
+		{"the right one", "pump7", `{"cmd": "authenticate", "token": "` + token + `"}`, ""},
+		{"that of another client", "pump7", `{"cmd": "authenticate", "token": "` + other + `"}`, ReasonToken},
+		{"another one of the same length", "pump7", `{"cmd": "authenticate", "token": "` + strings.Repeat("0", 64) + `"}`, ReasonToken},
+		{"a shorter one", "pump7", `{"cmd": "authenticate", "token": "` + token[:63] + `"}`, ReasonToken},
+		{"a longer one", "pump7", `{"cmd": "authenticate", "token": "` + strings.Repeat("0", 6400) + `"}`, ReasonToken},
+		{"an empty one", "pump7", `{"cmd": "authenticate", "token": ""}`, ReasonToken},
+		{"none", "pump7", `{"cmd": "authenticate"}`, ReasonToken},
+		{"one that is no text", "pump7", `{"cmd": "authenticate", "token": [1]}`, ReasonToken},
+		{"of a client without one", "pump9", `{"cmd": "authenticate", "token": "` + token + `"}`, ReasonToken},
+		{"a name with a newline behind it", `pump7\n`, `{"cmd": "authenticate", "token": "` + token + `"}`, ReasonName},
+		{"another command", "pump7", `{"cmd": "delete", "token": "` + token + `"}`, ReasonHello},
+		{"no JSON", "pump7", token, ReasonHello},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := h.start(t, Options{})
+			c := dialAs(t, s, h.client(t, s, "pump7"), false)
+			if _, err := c.Write(frame(`{"message_type": "_token", "source_id": "`+test.client+`"}`, test.data)); err != nil {
+				t.Fatal(err)
+			}
+			if test.reason == "" {
+				var f wire.Frame
+				if err := wire.NewReader(c, 1000).Next(&f); err != nil || string(f.Header.Type) != "_token" || string(f.Data) != `{"result": "success"}` {
+					t.Errorf("got %s %s, %v", f.Header.Type, f.Data, err)
+				}
+				wait(t, "identified", s.conns)
+				return
+			}
+			if got := wait(t, "reason", s.refused); got != test.reason {
+				t.Errorf("reason: got %q, want %q", got, test.reason)
+			}
+			ended(t, c)
+			s.end()
+			s.log.mu.Lock()
+			defer s.log.mu.Unlock()
+			if text := s.log.buf.String(); strings.Contains(text, token) || strings.Contains(text, other) {
+				t.Error("a token is in the log")
+			}
+		})
+	}
+}
+
+func TestACertificateCanStandForAToken(t *testing.T) {
+	for _, allowed := range []bool{true, false} {
+		h := newHome(t, false)
+		s := h.start(t, Options{})
+		o := h.client(t, s, "pump7")
+		c := runWith(t, o, nil)
+		wait(t, "enrolled", s.conns)
+		c.end()
+		s.end()
+
+		// The same server with tokens now.
+		var err error
+		if h.server, err = identity.OpenServer(identity.ServerOptions{Dir: h.dir, Clients: identity.TrustedCertificates}); err != nil {
+			t.Fatal(err)
+		}
+		if h.tokens, err = identity.OpenTokens(filepath.Join(h.dir, "server_tokens.json")); err != nil {
+			t.Fatal(err)
+		}
+		h.cfg.SSLAllowAll, h.cfg.UseToken, h.cfg.TokenAllowOtherCert = true, true, allowed
+		s = h.start(t, Options{})
+		conn := dialAs(t, s, o, true)
+		if _, err := conn.Write(frame(`{"message_type": "any", "source_id": "pump7"}`, "x")); err != nil {
+			t.Fatal(err)
+		}
+		if allowed {
+			if far := wait(t, "identified", s.conns); far.Name != "pump7" {
+				t.Errorf("got %q", far.Name)
+			}
+		} else if got := wait(t, "reason", s.refused); got != ReasonHello {
+			t.Errorf("reason: got %q, want %q", got, ReasonHello)
+		}
+	}
+}
+
+func TestAdmitIsAskedAtEachMoment(t *testing.T) {
+	want := map[bool][]string{false: {"addr ", "name pump7", "certificate pump7", "addr ", "name pump7"},
+		true: {"addr ", "name pump7", "addr ", "name pump7"}}
+	for _, tokens := range []bool{false, true} {
+		h := newHome(t, tokens)
+		asked := make(chan string, 100)
+		s := h.start(t, Options{Admit: func(moment string, _ netip.AddrPort, name string) error {
+			asked <- moment + " " + name
+			return nil
+		}})
+		runWith(t, h.client(t, s, "pump7"), nil)
+		wait(t, "server up", s.conns)
+		for _, w := range want[tokens] {
+			if got := wait(t, w, asked); got != w {
+				t.Errorf("tokens %v: got %q, want %q", tokens, got, w)
+			}
+		}
+	}
+	for _, moment := range []string{MomentName, MomentCertificate} {
+		h := newHome(t, false)
+		s := h.start(t, Options{Admit: func(m string, _ netip.AddrPort, name string) error {
+			if m == moment {
+				return errors.New("on the black list")
+			}
+			return nil
+		}})
+		runWith(t, h.client(t, s, "pump7"), nil)
+		if got := wait(t, "reason", s.refused); got != ReasonAdmit {
+			t.Errorf("%s: got %q, want %q", moment, got, ReasonAdmit)
+		}
+		if names := h.server.Names(); len(names) != 0 {
+			t.Errorf("%s: certificates were made for %q", moment, names)
+		}
+	}
+}
+
+func TestWhatCouldNotBeStoredIsKeptAndStoredLater(t *testing.T) {
+	h := newHome(t, true)
+	s := h.start(t, Options{})
+	o := h.client(t, s, "pump7")
+	var broken atomic.Bool
+	broken.Store(true)
+	o.Token.StoreHook = func(_ context.Context, text string) (string, error) {
+		if broken.Load() {
+			return "", syscall.ENOSPC
+		}
+		return text, nil
+	}
+	c := runWith(t, o, func(d *Dialer) {
+		d.jitter = func(time.Duration) time.Duration { return 10 * time.Millisecond }
+	})
+	until(t, "the failure is logged", func() bool {
+		for _, line := range c.log.lines(t, slog.LevelWarn) {
+			if strings.Contains(line.Err, "not stored, and kept in memory") {
+				return true
+			}
+		}
+		return false
+	})
+	broken.Store(false)
+	if far := wait(t, "server up", s.conns); far.Name != "pump7" {
+		t.Errorf("got %q", far.Name)
+	}
+	if names := h.tokens.Names(); len(names) != 1 {
+		t.Errorf("got tokens for %q, want one", names)
+	}
+}
+
+func TestManyClientsEnrolAtOnce(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		const many = 25
+		s := h.start(t, Options{})
+		for i := range many {
+			runWith(t, h.client(t, s, "pump"+string(rune('a'+i))), nil)
+		}
+		seen := map[string]bool{}
+		for range many {
+			far := wait(t, "a client", s.conns)
+			seen[far.Name] = true
+		}
+		if len(seen) != many {
+			t.Errorf("got %d clients, want %d", len(seen), many)
+		}
+		names := h.server.Names()
+		if h.tokens != nil {
+			names = h.tokens.Names()
+		}
+		if len(names) != many {
+			t.Errorf("got %d names, want %d", len(names), many)
+		}
+	})
+}
