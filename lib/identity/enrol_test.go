@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -159,4 +160,56 @@ func TestAClientEnrolsAndIsRecognised(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustEnrol(t, s, c)
+}
+
+func TestTheFirstOfManyWhoAskForANameGetsIt(t *testing.T) {
+	modes(t, func(t *testing.T, ca bool, newTree func() string) {
+		dir := newTree()
+		s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates, CA: ca})
+		const names, each = 8, 4
+		got := make(chan error, names*each)
+		for i := range names * each {
+			go func() {
+				_, _, err := s.Enrol(fmt.Sprintf("pump%d", i%names), nil)
+				got <- err
+			}()
+		}
+		good := 0
+		for range names * each {
+			if err := <-got; err == nil {
+				good++
+			} else if !errors.Is(err, ErrTaken) {
+				t.Error(err)
+			}
+		}
+		if good != names || len(s.Names()) != names {
+			t.Errorf("%d clients got a certificate, %d are known; want %d", good, len(s.Names()), names)
+		}
+	})
+}
+
+func TestATreeThatCannotBeReadLeavesTheOldState(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	var warned []error
+	s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates, Warn: func(err error) { warned = append(warned, err) }})
+	c := mustClient(t, ClientOptions{Dir: dir, Name: "pump7"})
+	mustEnrol(t, s, c)
+	text := string(mustRead(t, s.tree.SourceIDToCert))
+	mustWrite(t, s.tree.SourceIDToCert, text[:len(text)-1])
+	for range 3 {
+		if _, err, _ := meet(t, s.TLS(), mustTLS(t, c, ShowOwn)); err != nil {
+			t.Errorf("the client, with half an index: %v", err)
+		}
+	}
+	if len(warned) != 1 {
+		t.Errorf("warned %d times, want once: %v", len(warned), warned)
+	}
+	if err := s.Reload(); err == nil {
+		t.Error("a reload takes half an index")
+	}
+	// The administrator corrects it, without the client.
+	mustWrite(t, s.tree.SourceIDToCert, string((&index{}).text()))
+	if _, err, _ := meet(t, s.TLS(), mustTLS(t, c, ShowOwn)); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a client that is no more in the index: %v", err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The variables with which a test starts this program again to kill it.
@@ -14,9 +15,17 @@ const (
 	killDir    = "IDENTITY_TEST_DIR"
 	killStep   = "IDENTITY_TEST_STEP"
 	killSimple = "IDENTITY_TEST_NO_EXCHANGE"
+
+	killServer  = "IDENTITY_TEST_SERVER"
+	killCA      = "IDENTITY_TEST_CA"
+	killDelete  = "IDENTITY_TEST_DELETE"
+	killRequest = "IDENTITY_TEST_REQUEST"
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(killServer); dir != "" {
+		os.Exit(changeAndDie(dir))
+	}
 	if dir := os.Getenv(killDir); dir != "" {
 		at, _ := strconv.Atoi(os.Getenv(killStep))
 		b := builder{exchange: exchange}
@@ -85,4 +94,32 @@ func mustJSON(t testing.TB, path string, to any) {
 	if err := json.Unmarshal(mustRead(t, path), to); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// changeAndDie enrols or deletes the client "pump7" and kills itself before the
+// step that the environment says.
+func changeAndDie(dir string) int {
+	at, _ := strconv.Atoi(os.Getenv(killStep))
+	n := 0
+	o := ServerOptions{Dir: dir, Clients: OwnCertificates, CA: os.Getenv(killCA) != ""}
+	s, err := openServer(o, time.Now, func(string) error {
+		if n++; n == at {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	})
+	if err == nil && os.Getenv(killDelete) != "" {
+		err = s.Delete("pump7", false)
+	} else if err == nil {
+		var request []byte
+		if request, err = os.ReadFile(os.Getenv(killRequest)); err == nil {
+			_, _, err = s.Enrol("pump7", request)
+		}
+	}
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	return 0
 }

@@ -76,7 +76,11 @@ type stamp struct {
 // strict modes. Errors name the file and what to do, and wrap ErrMissing,
 // ErrUnsafe, ErrDate or ErrBusy where one of them is the reason. There is nothing to close.
 func OpenServer(o ServerOptions) (*Server, error) {
-	s := &Server{o: o, tree: config.CertificateTree(o.Dir), clock: time.Now, notice: func(string) error { return nil }}
+	return openServer(o, time.Now, func(string) error { return nil })
+}
+
+func openServer(o ServerOptions, clock func() time.Time, notice func(string) error) (*Server, error) {
+	s := &Server{o: o, tree: config.CertificateTree(o.Dir), clock: clock, notice: notice}
 	if s.o.Cert == "" {
 		s.o.Cert, s.o.Key = s.tree.ServerCert, s.tree.ServerKey
 	}
