@@ -340,7 +340,7 @@ func TestATreeThatOthersCouldChangeIsRefused(t *testing.T) {
 				t.Log(err)
 				mustChmod(t, tree(dir).ServerClientCerts, 0o777)
 			}
-		}, "run: ch"},
+		}, "ch"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := mustCreate(t, newDir(t))

@@ -70,7 +70,8 @@ func addLink(tree config.Certificates, name string, cert *x509.Certificate) erro
 	if err != nil {
 		return err
 	}
-	if err := os.Symlink("../"+name+".pem", linkPath(tree, hash, len(links))); err != nil {
+	path := linkPath(tree, hash, len(links))
+	if err := os.Symlink("../"+name+".pem", path); err != nil {
 		return err
 	}
 	return durable.SyncDir(tree.Symlinks)

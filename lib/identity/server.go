@@ -95,6 +95,9 @@ func openServer(o ServerOptions, clock func() time.Time, notice func(string) err
 			return nil, err
 		}
 	}
+	if s.o.Offline {
+		return s, nil
+	}
 	s.outer = s.config(tls.Certificate{})
 	s.outer.Certificates = nil
 	s.outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.fresh().tls, nil }
@@ -102,7 +105,7 @@ func openServer(o ServerOptions, clock func() time.Time, notice func(string) err
 }
 
 // TLS returns the configuration for the server's connections. It is always the
-// same one and follows the tree. Who is at the other end is decided in the
+// same one, nil when Offline, and follows the tree. Who is at the other end is decided in the
 // handshake, also in that of a resumed session: the error of a client that is
 // refused wraps ErrUnknown, ErrForeign, ErrRevoked or ErrDate.
 func (s *Server) TLS() *tls.Config { return s.outer }
@@ -190,6 +193,9 @@ func (s *Server) load(old *state) (*state, error) {
 		return read()
 	}
 	err := part(func() error {
+		if s.o.Offline {
+			return nil
+		}
 		cert, err := readPair(s.o.Cert, s.o.Key, s.o.Dir, s.clock())
 		if err != nil {
 			return err
@@ -309,6 +315,11 @@ func checkDirs(dir string, paths []string) error {
 		}
 		if !info.IsDir() {
 			return fmt.Errorf("%w: %q is no directory of its own (a symbolic link?): put a directory there", ErrUnsafe, path)
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && st.Uid != 0 {
+			// To make it root's would lock out the connector that uses it.
+			return fmt.Errorf("%w: %q belongs to user %d, who could change it: run this as that user: sudo -u '#%d' ..., or: chown -R 0 %s",
+				ErrUnsafe, path, st.Uid, st.Uid, shellWord(filepath.Dir(path)))
 		}
 		if err := durable.CheckOwner(path); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnsafe, err)

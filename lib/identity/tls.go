@@ -47,6 +47,10 @@ type ServerOptions struct {
 	// what reads can be used then.
 	ReadOnly bool
 
+	// Offline is for tools that change the tree and serve nobody: the server's own
+	// certificate is not read, and may have expired.
+	Offline bool
+
 	// Warn, if not nil, is told once when the tree has changed and cannot be
 	// read: the state before the change then stays. It must not call the Server.
 	Warn func(error)

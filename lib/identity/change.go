@@ -1,0 +1,387 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"aioc/lib/config"
+	"aioc/lib/durable"
+)
+
+const (
+	orgSuffix  = ".org"        // the server's certificate and key before they were replaced
+	swapPrefix = ".aioc-swap-" // a directory of the tree while it is being changed
+)
+
+// ReplaceServer makes the certificate and the key in the files the server's. The
+// certificate may be followed by those of the CAs between it and the root. What
+// the tree had is kept beside it as server.pem.org and server.key.org, for
+// RevertServer, unless such files are there: then they are of the first time.
+// Both files change in one step. Errors wrap ErrMissing, ErrUnsafe, ErrDate or
+// ErrBusy where one of them is the reason; nothing has changed then.
+//
+// Differs: the original keeps what was there last, so that a second call loses
+// the certificate that clients know.
+func ReplaceServer(dir, certFile, keyFile string) error {
+	tree := config.CertificateTree(dir)
+	for _, path := range []string{certFile, keyFile} {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%q is %w", path, ErrMissing)
+		}
+	}
+	if _, err := readPair(certFile, keyFile, dir, time.Now()); err != nil {
+		return err
+	}
+	certPEM, _, err := readFile(certFile)
+	if err != nil {
+		return fmt.Errorf("certificate %q: %w", certFile, err)
+	}
+	key, _, err := readFile(keyFile)
+	if err != nil {
+		return fmt.Errorf("key %q: %w", keyFile, err)
+	}
+	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
+		return swapDir(tree.ServerCertDir, func(temp string) error {
+			for _, f := range []struct {
+				path string
+				data []byte
+				mode fs.FileMode
+			}{{tree.ServerCert, certPEM, 0o644}, {tree.ServerKey, key, 0o600}} {
+				name := filepath.Base(f.path)
+				old, _, err := readFile(f.path)
+				switch {
+				case err == nil && !exists(filepath.Join(temp, name+orgSuffix)):
+					err = durable.WriteFile(filepath.Join(temp, name+orgSuffix), old, f.mode)
+				case errors.Is(err, fs.ErrNotExist):
+					err = nil // nothing to come back to
+				}
+				if err == nil {
+					err = durable.WriteFile(filepath.Join(temp, name), f.data, f.mode)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// RevertServer puts back the certificate and the key that ReplaceServer has kept.
+// The error wraps ErrMissing when there are none, and else as for ReplaceServer.
+func RevertServer(dir string) error {
+	tree := config.CertificateTree(dir)
+	for _, path := range []string{tree.ServerCert + orgSuffix, tree.ServerKey + orgSuffix} {
+		if !exists(path) {
+			return fmt.Errorf("%q is %w: the certificate was not replaced", path, ErrMissing)
+		}
+	}
+	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
+		return swapDir(tree.ServerCertDir, func(temp string) error {
+			for _, path := range []string{tree.ServerCert, tree.ServerKey} {
+				to := filepath.Join(temp, filepath.Base(path))
+				if err := durable.Rename(to+orgSuffix, to); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// RenewServer gives the server a new certificate and key. In the tree's client
+// side, which is what clients are given, the new certificate comes to stand
+// before the old ones that still hold: a client that has that file trusts the
+// server before and after. Clients on other hosts must be given it. Errors wrap
+// ErrMissing, ErrUnsafe, ErrTemplate or ErrBusy where one of them is the reason.
+func RenewServer(dir string) error {
+	tree := config.CertificateTree(dir)
+	if exists(tree.ServerCert + orgSuffix) {
+		return fmt.Errorf("the server's certificate was replaced by one from elsewhere: give it the next one with: aioc-certs replace-server PEM %s", shellWord(dir))
+	}
+	if !exists(tree.ServerCert) {
+		return explain("certificate", tree.ServerCert, dir, fs.ErrNotExist)
+	}
+	t, err := readTemplate(tree)
+	if err != nil {
+		return err
+	}
+	p, err := newPair(t, serverOrganization)
+	if err != nil {
+		return err
+	}
+	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
+		// Clients first: what they trust too early does no harm.
+		if exists(tree.ClientServerCertDir) {
+			text, err := trustMore(tree.ClientServerCert, p.cert, time.Now())
+			if err != nil {
+				return err
+			}
+			if err := durable.WriteFile(tree.ClientServerCert, text, 0o644); err != nil {
+				return err
+			}
+		}
+		return swapDir(tree.ServerCertDir, func(temp string) error {
+			if err := durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerKey)), p.key, 0o600); err != nil {
+				return err
+			}
+			return durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerCert)), p.cert, 0o644)
+		})
+	})
+}
+
+// trustMore returns the certificates at path that still hold, after added.
+func trustMore(path string, added []byte, now time.Time) ([]byte, error) {
+	text := append([]byte{}, added...)
+	old, _, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return text, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("certificate %q: %w", path, err)
+	}
+	all, err := parseCertificates(old)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %q: %w", path, err)
+	}
+	for _, c := range all {
+		if now.Before(c.NotAfter) {
+			text = append(text, certificatePEM(c.Raw)...)
+		}
+	}
+	return text, nil
+}
+
+// RenewDefault makes a new default certificate and key. The server goes on
+// taking the old one, which it then knows as defaultN.pem: hosts that have it can
+// still get their first certificate. Errors are as those of RenewServer.
+func RenewDefault(dir string) error {
+	tree := config.CertificateTree(dir)
+	if !exists(tree.ServerCert) {
+		return fmt.Errorf("%q is %w: default certificates are made on the host of the server", tree.ServerCert, ErrMissing)
+	}
+	t, err := readTemplate(tree)
+	if err != nil {
+		return err
+	}
+	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir, tree.ServerClientCerts, tree.Symlinks}, func() error {
+		return renewDefault(tree, t, dir)
+	})
+}
+
+// renewDefault may be killed at any step: a default certificate that can be used
+// is always there, and the next call ends what is left over.
+func renewDefault(tree config.Certificates, t *template, dir string) error {
+	p, cert, err := newDefault(tree, t, dir)
+	if err != nil {
+		return err
+	}
+	current := tree.ServerClientCert(defaultName)
+	stale, err := linksTo(tree, defaultName)
+	if err != nil {
+		return err
+	}
+	if old, err := readOwn(current); err == nil {
+		oldCert, err := firstCertificate(old)
+		if err != nil {
+			return fmt.Errorf("certificate %q: %w", current, err)
+		}
+		name := defaultName
+		for n := 1; name == defaultName || exists(tree.ServerClientCert(name)); n++ {
+			name = fmt.Sprint(defaultName, n)
+		}
+		if err := durable.WriteFile(tree.ServerClientCert(name), old, 0o644); err != nil {
+			return err
+		}
+		if err := addLink(tree, name, oldCert); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("certificate %q: %w", current, err)
+	}
+	if err := durable.WriteFile(current, p.cert, 0o644); err != nil {
+		return err
+	}
+	if err := addLink(tree, defaultName, cert); err != nil {
+		return err
+	}
+	for range stale {
+		// Numbers may have changed: the new link is the one with the new hash.
+		links, err := linksTo(tree, defaultName)
+		if err != nil {
+			return err
+		}
+		hash, err := SubjectHash(cert.RawSubject)
+		if err != nil {
+			return err
+		}
+		for _, path := range links {
+			if !strings.HasPrefix(filepath.Base(path), hash+".") {
+				if err := removeLink(tree, path); err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	if !exists(tree.ClientCertDir) {
+		return nil
+	}
+	return swapDir(tree.ClientCertDir, func(temp string) error {
+		if err := durable.WriteFile(filepath.Join(temp, defaultName+".key"), p.key, 0o600); err != nil {
+			return err
+		}
+		return durable.WriteFile(filepath.Join(temp, defaultName+".pem"), p.cert, 0o644)
+	})
+}
+
+// newDefault makes a default certificate: one of the CA if the tree has that.
+func newDefault(tree config.Certificates, t *template, dir string) (*pair, *x509.Certificate, error) {
+	p, err := newPair(t, newOrganization())
+	if err != nil {
+		return nil, nil, err
+	}
+	if HasCA(dir) {
+		ca, caKey, err := readCA(tree, dir, time.Now())
+		if err != nil {
+			return nil, nil, err
+		}
+		own, err := tls.X509KeyPair(p.cert, p.key)
+		if err != nil {
+			return nil, nil, err
+		}
+		cert, text, err := sign(t, newOrganization(), own.Leaf.PublicKey, ca, caKey, time.Now())
+		if err != nil {
+			return nil, nil, err
+		}
+		line, err := databaseLine(cert)
+		if err != nil {
+			return nil, nil, err
+		}
+		p.cert = text
+		return p, cert, editDatabase(tree, func(lines []string) []string { return append(lines, line) })
+	}
+	cert, err := firstCertificate(p.cert)
+	return p, cert, err
+}
+
+// changeTree runs do while nobody else changes the tree of dir, whose
+// directories must be safe from others.
+func changeTree(dir string, dirs []string, do func() error) error {
+	if err := checkDirs(dir, dirs); err != nil {
+		return err
+	}
+	lock, err := lockTree(config.CertificateTree(dir))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return do()
+}
+
+// swapDir changes several files of a directory in one step: change works in a
+// copy, which then takes the directory's place. Where the system cannot exchange
+// two directories there is a moment without it, and a kill in it leaves it under
+// another name, which the next call brings back. The caller holds the tree's lock.
+func swapDir(dir string, change func(temp string) error) (err error) {
+	parent := filepath.Dir(dir)
+	prefix := swapPrefix + filepath.Base(dir) + "-"
+	if err := cleanSwaps(dir, prefix); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(parent, prefix+"*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if removeErr := os.RemoveAll(temp); err == nil {
+			err = removeErr
+		}
+	}()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := copyEntry(filepath.Join(dir, e.Name()), filepath.Join(temp, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(temp, info.Mode().Perm()); err != nil {
+		return err
+	}
+	if err := change(temp); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(temp); err != nil {
+		return err
+	}
+	if err := exchange(temp, dir); err == nil {
+		return durable.SyncDir(parent)
+	}
+	old := temp + ".old"
+	if err := durable.Rename(dir, old); err != nil {
+		return err
+	}
+	if err := durable.Rename(temp, dir); err != nil {
+		return errors.Join(err, durable.Rename(old, dir))
+	}
+	return os.RemoveAll(old)
+}
+
+// cleanSwaps ends what a killed process has left beside dir.
+func cleanSwaps(dir, prefix string) error {
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		path := filepath.Join(filepath.Dir(dir), e.Name())
+		if strings.HasSuffix(path, ".old") && !exists(dir) {
+			err = durable.Rename(path, dir)
+		} else {
+			err = os.RemoveAll(path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyEntry copies a file or link with its mode.
+func copyEntry(from, to string) error {
+	info, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	switch info.Mode().Type() {
+	case fs.ModeSymlink:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	case 0:
+		data, _, err := readFile(from)
+		if err != nil {
+			return fmt.Errorf("%q: %w", from, err)
+		}
+		return durable.CreateFile(to, data, info.Mode().Perm())
+	}
+	return fmt.Errorf("%q is neither a file nor a link: move it away", from)
+}
