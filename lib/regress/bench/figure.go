@@ -235,6 +235,8 @@ func (r *report) tables(w io.Writer) error {
 		{"request and response p99, us", "round trip p99"},
 		{"start-up with one message, ms", "start-up"},
 		{"idle memory, MiB", "idle memory"},
+		{"with certificates", fmt.Sprintf("%d clients enrol at once", enrolments)},
+		{"a second", "full handshakes"},
 	}, fanTables()...) {
 		if err := r.table(w, t[0], t[1]); err != nil {
 			return err

@@ -140,3 +140,20 @@ func TestNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTablesOfOpensslAreRead(t *testing.T) {
+	const out = `                              sign    verify    sign/s verify/s
+ 256 bits ecdsa (nistp256)   0.0000s   0.0001s  40000.0  10000.0
+                              op      op/s
+ 253 bits ecdh (X25519)   0.0000s  20000.0
+`
+	got, err := parseOpenssl(out, 2)
+	if want := 2 / (2 * (1/40000. + 1/10000. + 2/20000.)); err != nil || got != want {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	for _, bad := range []string{"", "253 bits ecdh (X25519) 0.0000s many", " 256 bits ecdsa (nistp256) 1 2"} {
+		if got, err := parseOpenssl(bad, 2); err == nil {
+			t.Errorf("%q: got %v, want an error", bad, got)
+		}
+	}
+}

@@ -59,7 +59,7 @@ type options struct {
 }
 
 // allFigures are the words of -figures.
-const allFigures = "throughput,latency,startup,memory,fanout"
+const allFigures = "throughput,latency,startup,memory,fanout,handshakes"
 
 // run is the whole program; it returns the exit status.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
@@ -213,6 +213,9 @@ func measure(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	}
 	if wants("fanout") && ctx.Err() == nil {
 		b.fanOut(ctx)
+	}
+	if wants("handshakes") && b.bin != "" && ctx.Err() == nil {
+		b.handshakes(ctx)
 	}
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted")
