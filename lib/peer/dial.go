@@ -27,7 +27,11 @@ func (d *Dialer) connect(ctx context.Context) (*Conn, error) {
 	case err == nil:
 		return c, nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("no connection within %v (connect_timeout): %w", cfg.ConnectTimeout, os.ErrDeadlineExceeded)
+		through := ""
+		if cfg.Proxy.Enabled {
+			through = fmt.Sprintf(" through the proxy %s", cfg.Proxy.Addr)
+		}
+		err = fmt.Errorf("no connection%s within %v (connect_timeout): %w", through, cfg.ConnectTimeout, os.ErrDeadlineExceeded)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
@@ -133,8 +137,13 @@ func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 // dialTCP connects to server_sockaddr, from client_bind_ip if there is one. Both
 // are looked up each time: an interface may have got another address.
 func (d *Dialer) dialTCP(ctx context.Context) (net.Conn, error) {
+	return d.dialTo(ctx, "server_sockaddr", d.o.Config.ServerAddr)
+}
+
+// dialTo connects to the address that is the value of key.
+func (d *Dialer) dialTo(ctx context.Context, key string, addr config.Addr) (net.Conn, error) {
 	cfg := d.o.Config
-	host, err := bindHost("server_sockaddr", cfg.ServerAddr.Host)
+	host, err := bindHost(key, addr.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +155,7 @@ func (d *Dialer) dialTCP(ctx context.Context) (net.Conn, error) {
 		}
 		dialer.LocalAddr = local
 	}
-	c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(cfg.ServerAddr.Port)))
+	c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(addr.Port)))
 	if err != nil && cfg.ClientBindIP != "" && errors.Is(err, syscall.EADDRNOTAVAIL) {
 		return nil, fmt.Errorf("client_bind_ip %q: this host has no such address: %w", cfg.ClientBindIP, bare(err))
 	}

@@ -3,6 +3,7 @@
 //
 //	peer.go          Conn, Options, the modes of a connection
 //	dial.go          one attempt of a client
+//	proxy.go         the same through an HTTP proxy
 //	reconnect.go     the Dialer: attempts and the pauses between them
 //	accept.go        the Listener: accepting, and the life of one connection
 //	gate.go          connections that are not identified yet, and what they may cost

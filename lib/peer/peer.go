@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -64,6 +65,10 @@ type Options struct {
 	// nothing. It is called by many goroutines and may be nil. While it thinks,
 	// the client is still a stranger, and counts as one.
 	Admit func(moment string, addr netip.AddrPort, name string) error
+
+	// ProxyAuthorization returns user name and password for the proxy of a
+	// client. It gets those of the configuration, and may be nil.
+	ProxyAuthorization func(ctx context.Context, user, password string) (string, string, error)
 }
 
 // The moments at which Admit is asked.

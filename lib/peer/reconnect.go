@@ -74,6 +74,9 @@ func NewDialer(o Options) *Dialer {
 		}
 	}
 	d.dial = d.dialTCP
+	if o.Config.Proxy.Enabled {
+		d.dial = d.dialProxy
+	}
 	d.jitter = func(bound time.Duration) time.Duration { return rand.N(bound) }
 	d.setState(StateWaiting)
 	return d
