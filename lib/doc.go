@@ -8,6 +8,7 @@
 //	lib/api        what Go programs import: a client of the daemon on this host
 //	lib/control    commands: names, arguments, replies
 //	lib/broker     who subscribes to what; how a publication becomes a message
+//	lib/transfer   files: which may be sent, where they land, chunks put together
 //	lib/peer       from an address to an identified link: dial, accept, handshakes, reconnect
 //	lib/local      the Unix sockets, both ends
 //	lib/link       a live stream of frames: reader, writer, acknowledgement window, keep alive
