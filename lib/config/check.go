@@ -1,10 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,6 +111,18 @@ func placeholders() []string {
 	return []string{"message_type", "source_id", "destination_id", "tag", "request_id", "response_id", "with_file[dst_name]", "with_file[dst_type]"}
 }
 
+// FileMode returns the mode that files are given: 0 if none was said.
+func (t FileTarget) FileMode() (fs.FileMode, error) {
+	if t.Mode == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(t.Mode, 8, 9)
+	if err == nil && n&0o400 == 0 {
+		err = errors.New("not readable for its owner")
+	}
+	return fs.FileMode(n), err
+}
+
 func (t FileTarget) problem() string {
 	if t.Directory == "" {
 		return "target_directory: missing: want an absolute path"
@@ -138,6 +153,9 @@ func (t FileTarget) problem() string {
 	}
 	if user, group, ok := strings.Cut(t.Owner, ":"); t.Owner != "" && (!ok || user == "" || group == "" || strings.Contains(group, ":")) {
 		return fmt.Sprintf("owner: %q is not user:group", t.Owner)
+	}
+	if _, err := t.FileMode(); t.Mode != "" && err != nil {
+		return fmt.Sprintf("mode: %q is not one of a file: want octal digits from 400 to 777, such as 640", t.Mode)
 	}
 	return ""
 }

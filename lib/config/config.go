@@ -182,6 +182,8 @@ type FileTarget struct {
 	Directory string // may contain placeholders such as {source_id}
 	Owner     string // "user:group", "" leaves it
 	Override  bool   // existing files are replaced
+	Mode      string // three octal digits, "" is 640
+	AnyOwner  bool   // the sender may choose the owner
 }
 
 // Defaults returns a Config with the default of every key.

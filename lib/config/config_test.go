@@ -150,7 +150,7 @@ const full = `{
     "blacklisted_clients_subnet": ["10.0.0.0/8", "10.0.0.3"], "whitelisted_clients_id": [],
     "whitelisted_clients_ip": ["1.2.3.4"], "whitelisted_clients_subnet": ["fe80::/10"], "ignore_peer_traffic": "pump8",
     "disk_persistence_send": true, "disk_persistence_recv": ["a"], "max_size_persistence_path": 1,
-    "file_recv_config": {"any": {"target_directory": "/srv/{source_id}/{{x}}", "owner": "a:b", "override_existing": true}},
+    "file_recv_config": {"any": {"target_directory": "/srv/{source_id}/{{x}}", "owner": "a:b", "override_existing": true, "mode": "0644", "accept_owner": true}},
     "max_size_file_upload_send": 1, "max_size_file_upload_recv": 2, "max_size_chunk_upload": 3,
     "everybody_can_send_messages": false, "receive_from_any_connector_owner": false,
     "uds_path_send_preserve_socket": false, "uds_path_receive_preserve_socket": false,

@@ -420,8 +420,14 @@ func decodeTargets(raw []byte) (targets map[string]FileTarget, problem string) {
 			case "override_existing":
 				want = "true or false"
 				t.Override, ok = decodeBool(fv)
+			case "mode":
+				want = `a string of octal digits, such as "640"`
+				t.Mode, ok = decodeString(fv)
+			case "accept_owner":
+				want = "true or false"
+				t.AnyOwner, ok = decodeBool(fv)
 			default:
-				return nil, fmt.Sprintf("%s: %s: no such key: want target_directory, owner and override_existing", printable(m.name), printable(f.name))
+				return nil, fmt.Sprintf("%s: %s: no such key: want target_directory, owner, override_existing, mode and accept_owner", printable(m.name), printable(f.name))
 			}
 			if !ok {
 				return nil, fmt.Sprintf("%s: %s: got %s, want %s", printable(m.name), f.name, shorten(string(fv)), want)
@@ -504,6 +510,12 @@ func (k key) appendValue(dst []byte, c *Config) []byte {
 			t := (*p)[name]
 			dst = append(appendKey(dst, i, name), '{')
 			dst = strconv.AppendBool(appendKey(dst, 0, "override_existing"), t.Override)
+			if t.Mode != "" {
+				dst = appendString(appendKey(dst, 1, "mode"), t.Mode)
+			}
+			if t.AnyOwner {
+				dst = strconv.AppendBool(appendKey(dst, 1, "accept_owner"), t.AnyOwner)
+			}
 			dst = appendString(appendKey(dst, 1, "owner"), t.Owner)
 			dst = appendString(appendKey(dst, 2, "target_directory"), t.Directory)
 			dst = append(dst, '}')
