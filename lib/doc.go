@@ -15,6 +15,7 @@
 //	lib/access     may this peer go on? black and white lists, hooks
 //	lib/identity   certificates, and what TLS needs of them
 //	lib/queue      what waits for one destination
+//	lib/spool      a durable log
 //	lib/config     the configuration file, its defaults and checks; names of sockets and files
 //	lib/envelope   a message as one line of JSON, and back
 //	lib/wire       one frame: bytes, limits, header

@@ -1,0 +1,65 @@
+// Package spool is a durable log: records go in at the end, are acknowledged in
+// any order, and those that are not yet acknowledged are there again after a
+// kill or a power cut.
+//
+// A Log is a directory of segments. Each is a file with a header of 1024 bytes,
+// followed by records; a second file beside it, made with the first
+// acknowledgement, holds what has become of the records of that segment and
+// disappears with it:
+//
+//	0000000007.log        segment 7
+//	0000000007.ack        acknowledgements and notes of its records
+//	0000000003.log.bad    a segment with a damaged record, kept for a human
+//
+// All numbers are little-endian. The header is written twice, at 0 and at 512:
+//
+//	 0  8  "aiocspl" and the version of the format, 1
+//	 8  4  CRC-32C of bytes 12 to 511
+//	12  4  flags; 1: a log that is not synced
+//	16 16  epoch of the log, random
+//	32  8  key of the log, random
+//	40  8  number of the segment
+//	48  8  prev: records in older segments with a higher sequence are void
+//	56  8  time it was made, Unix ms
+//	64     zero
+//
+// A record, in both kinds of file:
+//
+//	 0  4  magic, "\xa1oc\x02"
+//	 4  4  CRC-32C of key (8), number of the segment (8; highest bit set in an
+//	       .ack), offset of the record in the file (8), and bytes 8 to 35
+//	 8  4  length of the body
+//	12  2  length of the meta part at the start of the body
+//	14  1  kind: 1 message, 2 state, 3 mark, 4 acknowledgement, 5 note
+//	15  1  flags of the owner
+//	16  8  sequence
+//	24  8  time, Unix ms
+//	32  4  CRC-32C of key, number of the segment (as above) and the body
+//	36     body: meta, then the frame
+//
+// The header of a record has a checksum of its own so that damage in a body
+// costs no search for the next record, and damage in a header only one. The
+// key, which never leaves the directory, is in the checksum so that bytes
+// within a message cannot pose as a record to that search.
+//
+// What recovery relies on:
+//
+//   - A batch is written at the end of the newest segment, with one write where
+//     it is not large. A sync makes all before it durable.
+//   - A segment is made only when all older ones are synced. So whatever a power
+//     cut took is at the end of the newest one.
+//   - A mark says up to which offset its segment was synced when the mark was
+//     written. Damage below it is the disk's fault and is stepped over. Damage
+//     above it may be a write that a power cut lost; what follows such damage
+//     was not committed either and is dropped, since a log with a hole would
+//     make its owner believe that it has what is missing.
+//   - A segment is removed when all its records are acknowledged and a newer
+//     one is durable. The newest is never removed: it holds the epoch, the key
+//     and the state.
+//   - After a failed sync or a write that could not be taken back the segment is
+//     not written any more, and prev in the header of the next one makes void
+//     what was reported as failed.
+//
+// Open never writes to an old segment: it goes on in a new one, made with the
+// first Append. Nothing here starts a goroutine.
+package spool

@@ -1,0 +1,51 @@
+package spool
+
+import (
+	"math/bits"
+	"time"
+)
+
+// syncBuckets is how many buckets a histogram of syncs has.
+const syncBuckets = 16
+
+// Stats says how a log is.
+type Stats struct {
+	Bytes    int64 // on disk, of segments and acknowledgements
+	Segments int
+	Waiting  int64     // records not acknowledged
+	Oldest   time.Time // not after the time of the oldest of them, zero without one
+
+	// Since the log was opened.
+	Appended, Acked uint64 // records
+	Refused         uint64 // batches
+	Lost            uint64 // records that could not be read any more
+	Syncs, Failed   uint64
+
+	// SyncTimes counts syncs by how long they took: the first less than 64
+	// microseconds, each next one twice as long, the last all beyond.
+	SyncTimes [syncBuckets]uint64
+}
+
+// bucket returns the index in SyncTimes.
+func bucket(d time.Duration) int {
+	return min(bits.Len64(uint64(max(d.Microseconds(), 0))>>6), syncBuckets-1)
+}
+
+// Stats returns a snapshot.
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.counts
+	s.Segments = len(l.segs)
+	s.Waiting = l.waiting
+	for _, seg := range l.segs {
+		s.Bytes += seg.size + seg.acked
+		if len(seg.live) == 0 || !s.Oldest.IsZero() {
+			continue
+		}
+		if i := seg.before(seg.live[0].First); i >= 0 {
+			s.Oldest = time.UnixMilli(seg.index[i].time)
+		}
+	}
+	return s
+}
