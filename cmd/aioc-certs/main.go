@@ -1,8 +1,10 @@
 // Aioc-certs makes the certificates that a server and its clients prove
-// themselves with, and shows those that are there. It works on files only.
+// themselves with, shows those that are there, and replaces and removes them. It
+// works on files; only delete asks a server that runs.
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +25,16 @@ import (
 
 const (
 	name     = "aioc-certs"
-	synopsis = `create [-v] [DIR]
+	synopsis = `create [-ca] [-v] [DIR]
 list [-json] [DIR]
 show [-json] NAME [DIR]
 fingerprint [-json] [DIR]
-check [-days N] [DIR]`
+check [-days N] [DIR]
+pack server|client [DIR]
+renew [-connector NAME] NAME|server|default [DIR]
+delete [-connector NAME] NAME [DIR]
+replace-server [-key FILE] PEM [DIR]
+revert-server [DIR]`
 )
 
 func main() {
@@ -39,10 +46,13 @@ type program struct {
 	stdout, stderr io.Writer
 	set            *cli.Set
 
-	dir     *string
-	days    *int
-	json    *bool
-	verbose *bool
+	dir       *string
+	connector *string
+	days      *int
+	json      *bool
+	verbose   *bool
+	ca        *bool
+	key       *string
 }
 
 // command is one row of what the program can do.
@@ -55,11 +65,16 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"create", []string{"v"}, nil, (*program).create},
+		{"create", []string{"ca", "v"}, nil, (*program).create},
 		{"list", []string{"json"}, nil, (*program).list},
 		{"show", []string{"json"}, []string{"NAME"}, (*program).show},
 		{"fingerprint", []string{"json"}, nil, (*program).fingerprint},
 		{"check", []string{"days"}, nil, (*program).check},
+		{"pack", nil, []string{"server or client"}, (*program).pack},
+		{"renew", []string{"connector"}, []string{"NAME, server or default"}, (*program).renew},
+		{"delete", []string{"connector"}, []string{"NAME"}, (*program).delete},
+		{"replace-server", []string{"key"}, []string{"PEM"}, (*program).replaceServer},
+		{"revert-server", nil, nil, (*program).revertServer},
 	}
 }
 
@@ -69,6 +84,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	p.days = p.set.Int("days", 30, 0, "N", "check: complain about certificates that end within N days")
 	p.json = p.set.Bool("json", "list, show, fingerprint: print JSON")
 	p.verbose = p.set.Bool("v", "create: name the files that were made")
+	p.ca = p.set.Bool("ca", "create: make a CA as well, for server_ca")
+	p.key = p.set.String("key", "", "FILE", "replace-server: the private key, if it is not beside PEM in .key")
+	p.connector = p.set.Connector()
 
 	// Flags may stand on both sides of the command's name.
 	words, status, done := p.set.Parse(args)
@@ -91,7 +109,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if done {
 		return status
 	}
-	for _, f := range []string{"days", "json", "v"} {
+	for _, f := range []string{"ca", "connector", "days", "json", "key", "v"} {
 		if p.set.Given(f) && !slices.Contains(c.flags, f) {
 			return p.set.Mistake("-%s can't be used with %s", f, c.name)
 		}
@@ -119,6 +137,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 // fail reports err and returns the status that it deserves.
 func (p *program) fail(err error) int {
 	cli.Report(p.stderr, name, err)
+	if status := statusOf(err); status != cli.OK {
+		return status
+	}
 	switch {
 	case errors.Is(err, identity.ErrBusy), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return cli.Temporary
@@ -131,7 +152,11 @@ func (p *program) fail(err error) int {
 }
 
 func (p *program) create(dir string, _ []string) int {
-	if err := identity.Create(dir); err != nil {
+	create := identity.Create
+	if *p.ca {
+		create = identity.CreateCA
+	}
+	if err := create(dir); err != nil {
 		return p.fail(err)
 	}
 	if *p.verbose {
@@ -184,7 +209,7 @@ func (p *program) list(dir string, _ []string) int {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "NAME\tSIDE\tEXPIRES\tFINGERPRINT")
 		for _, c := range all {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", cli.Escape(c.Name), c.Side, c.NotAfter.Format(time.DateOnly), c.Fingerprint)
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", cli.Escape(c.Name), c.Side, known(c.NotAfter, time.DateOnly), cmp.Or(c.Fingerprint, "-"))
 		}
 		return table.Flush()
 	})
@@ -219,11 +244,11 @@ func (p *program) show(dir string, operands []string) int {
 				{"subject", c.Subject},
 				{"hash", c.Hash},
 				{"serial", c.Serial},
-				{"from", c.NotBefore.Format(time.RFC3339)},
-				{"until", c.NotAfter.Format(time.RFC3339)},
+				{"from", known(c.NotBefore, time.RFC3339)},
+				{"until", known(c.NotAfter, time.RFC3339)},
 				{"fingerprint", c.Fingerprint},
 			} {
-				fmt.Fprintf(table, "%s\t%s\n", row[0], cli.Escape(row[1]))
+				fmt.Fprintf(table, "%s\t%s\n", row[0], cmp.Or(cli.Escape(row[1]), "-"))
 			}
 			if err := table.Flush(); err != nil {
 				return err
@@ -265,7 +290,11 @@ func (p *program) check(dir string, _ []string) int {
 	now := time.Now()
 	for _, c := range all {
 		if words := warning(c, now, *p.days); words != "" {
-			fmt.Fprintf(&text, "%s: %s\n", cli.Escape(c.Path), words)
+			path := cli.Escape(c.Path)
+			if filepath.Ext(c.Path) != ".pem" { // a list of many
+				path += ": " + cli.Escape(c.Name)
+			}
+			fmt.Fprintf(&text, "%s: %s\n", path, words)
 		}
 	}
 	if text.Len() > 0 {
@@ -277,12 +306,22 @@ func (p *program) check(dir string, _ []string) int {
 	})
 }
 
+// known formats a time, if it is known.
+func known(t time.Time, layout string) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format(layout)
+}
+
 // warning says what is wrong with the dates of c, or will be within days.
 func warning(c identity.Certificate, now time.Time, days int) string {
 	day := c.NotAfter.Format(time.DateOnly)
 	left := c.NotAfter.Sub(now)
 	whole := int(left / (24 * time.Hour))
 	switch {
+	case c.NotAfter.IsZero():
+		return "" // nobody here knows
 	case now.Before(c.NotBefore):
 		return "is not valid before " + c.NotBefore.Format(time.RFC3339)
 	case left < 0:

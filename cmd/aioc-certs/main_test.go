@@ -121,6 +121,10 @@ func TestMistakesAreNamed(t *testing.T) {
 		"-v with list":            {[]string{"-v", "list"}, "-v can't be used with list"},
 		"-days with fingerprint":  {[]string{"fingerprint", "-days", "3"}, "-days can't be used with fingerprint"},
 		"days that are no number": {[]string{"check", "-days", "soon"}, "whole number"},
+		"-ca with list":           {[]string{"list", "-ca"}, "-ca can't be used with list"},
+		"-key with revert-server": {[]string{"revert-server", "-key", "x"}, "-key can't be used with revert-server"},
+		"-connector with show":    {[]string{"show", "-connector", "x", "y"}, "-connector can't be used with show"},
+		"an unknown side":         {[]string{"pack", "both"}, "say server or client"},
 		"fewer than no days":      {[]string{"check", "-days", "-1"}, "0 or more"},
 	} {
 		t.Run(name, func(t *testing.T) {

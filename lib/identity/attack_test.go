@@ -167,7 +167,7 @@ func TestASerialNumberThatTheOriginalIssuedIsNoOtherCAs(t *testing.T) {
 	c := mustClient(t, ClientOptions{Dir: dir, Name: "pump7"})
 	mustEnrol(t, s, c)
 	own := mustLoad(t, c)
-	if err := os.Remove(s.issuedPath()); err != nil { // as the original leaves the tree
+	if err := os.Remove(issuedPath(s.tree)); err != nil { // as the original leaves the tree
 		t.Fatal(err)
 	}
 	template, _ := parseTemplate([]byte(defaultTemplate))

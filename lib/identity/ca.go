@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/tls"
@@ -13,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +30,8 @@ type issuedCertificate struct {
 	Key    string `json:"key"`    // SHA-256 of the public key's DER, hexadecimal
 }
 
-func (s *Server) issuedPath() string {
-	return filepath.Join(s.tree.ServerClientCerts, ".aioc-issued.json")
+func issuedPath(tree config.Certificates) string {
+	return filepath.Join(tree.ServerClientCerts, ".aioc-issued.json")
 }
 
 // revokedPath is the CA's list of certificates that are no longer good.
@@ -185,21 +185,31 @@ func editDatabase(tree config.Certificates, change func(lines []string) []string
 
 // inDatabase says whether the CA has ever given the serial number.
 func inDatabase(tree config.Certificates, serial string) (bool, error) {
+	lines, err := readDatabase(tree)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(lines, func(f []string) bool { return strings.EqualFold(f[3], serial) }), nil
+}
+
+// readDatabase returns the lines of index.txt, each with its six fields: state,
+// end, time of revocation, serial number, file, subject.
+func readDatabase(tree config.Certificates) ([][]string, error) {
 	path := databasePath(tree)
 	text, err := readOwn(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("CA's list %q: %w", path, err)
+		return nil, fmt.Errorf("CA's list %q: %w", path, err)
 	}
-	for line := range bytes.Lines(text) {
-		f := strings.Split(string(line), "\t")
-		if len(f) > 3 && strings.EqualFold(f[3], serial) {
-			return true, nil
+	var lines [][]string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Split(strings.TrimSuffix(line, "\n"), "\t"); len(f) == 6 {
+			lines = append(lines, f)
 		}
 	}
-	return false, nil
+	return lines, nil
 }
 
 // databaseLine is the line of index.txt for a certificate.
@@ -218,6 +228,20 @@ func databaseTime(t time.Time) string {
 		return t.Format("20060102150405Z")
 	}
 	return t.Format("060102150405Z")
+}
+
+// parseDatabaseTime is the opposite of databaseTime; what it cannot read is the
+// zero time.
+func parseDatabaseTime(text string) time.Time {
+	layout := "060102150405Z"
+	if len(text) > len(layout) {
+		layout = "20060102150405Z"
+	}
+	t, err := time.Parse(layout, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // sign returns the certificate, PEM, that the CA gives a client for its key.

@@ -331,7 +331,7 @@ func (s *Server) writeIssued(all issued) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.issuedPath(), append(text, '\n'), 0o600)
+	return durable.WriteFile(issuedPath(s.tree), append(text, '\n'), 0o600)
 }
 
 // checkUnused refuses a serial number or a subject that another certificate of

@@ -4,19 +4,23 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"aioc/lib/config"
 )
 
-// Certificate is what people want to know of a certificate in a tree.
+// Certificate is what people want to know of a certificate in a tree. Of one that
+// a CA has issued and not kept, what is not known is "" or the zero time.
 type Certificate struct {
 	Name        string    `json:"name"`        // of its owner: "server", "default", or a client's name
 	Side        string    `json:"side"`        // who has it in this tree: "server" or "client"
@@ -25,8 +29,8 @@ type Certificate struct {
 	Hash        string    `json:"hash"`        // SubjectHash
 	Serial      string    `json:"serial"`      // upper case hexadecimal, as in source_id_2_cert.json
 	Fingerprint string    `json:"fingerprint"` // as Fingerprint returns it
-	NotBefore   time.Time `json:"not_before"`
-	NotAfter    time.Time `json:"not_after"`
+	NotBefore   time.Time `json:"not_before,omitzero"`
+	NotAfter    time.Time `json:"not_after,omitzero"`
 }
 
 // Valid says with an error that wraps ErrDate that the certificate has expired
@@ -65,13 +69,62 @@ func List(dir string) ([]Certificate, error) {
 				bad = append(bad, err)
 			}
 			for _, e := range entries {
-				if name, ok := strings.CutSuffix(e.Name(), ".pem"); ok && name != "" {
+				if name, ok := strings.CutSuffix(e.Name(), ".pem"); ok && name != "" && name[0] != '.' {
 					add(s.side, name, filepath.Join(dir, e.Name()))
 				}
 			}
 		}
 	}
-	return all, errors.Join(bad...)
+	issued, err := listIssued(tree, all)
+	if err != nil {
+		bad = append(bad, err)
+	}
+	return append(all, issued...), errors.Join(bad...)
+}
+
+// listIssued returns what is known of clients whose certificates are not in the
+// tree: a CA need not keep them.
+func listIssued(tree config.Certificates, stored []Certificate) ([]Certificate, error) {
+	text, err := readOwn(tree.SourceIDToCert)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var x *index
+	if err == nil {
+		x, err = parseIndex(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clients' names %q: %w", tree.SourceIDToCert, err)
+	}
+	var sums issued
+	if text, err := readOwn(issuedPath(tree)); err == nil {
+		if err := json.Unmarshal(text, &sums); err != nil {
+			return nil, fmt.Errorf("issued certificates %q: %w", issuedPath(tree), err)
+		}
+	}
+	database, err := readDatabase(tree)
+	if err != nil {
+		return nil, err
+	}
+	var all []Certificate
+	for _, name := range x.serials.keys {
+		serial := x.serials.values[name]
+		same := func(c Certificate) bool { return c.Side == "server" && c.Name == name && c.Serial == serial }
+		if slices.ContainsFunc(stored, same) {
+			continue
+		}
+		c := Certificate{Name: name, Side: "server", Path: tree.SourceIDToCert, Serial: serial}
+		if sum, err := hex.DecodeString(sums[serial].SHA256); err == nil && len(sum) > 0 {
+			c.Fingerprint = fingerprintOf(sum)
+		}
+		for _, f := range database {
+			if strings.EqualFold(f[3], serial) {
+				c.NotAfter, c.Subject = parseDatabaseTime(f[1]), f[5]
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
 }
 
 // readCertificates reads all certificates of a PEM file. Text between them is

@@ -250,7 +250,7 @@ func (s *Server) loadCA(next *state, part func(read func() error, paths ...strin
 	if err != nil {
 		return err
 	}
-	path := s.issuedPath()
+	path := issuedPath(s.tree)
 	err = part(func() error {
 		next.issued = issued{}
 		text, err := readOwn(path)

@@ -98,8 +98,10 @@ func ClientTLS(ClientOptions) (*tls.Config, error) {
 // ssh-keygen prints: "SHA256:" and 43 characters of base64.
 func Fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)
-	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+	return fingerprintOf(sum[:])
 }
+
+func fingerprintOf(sum []byte) string { return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum) }
 
 // readPair reads a certificate and its key and checks all that would make them
 // useless or unsafe at now.
