@@ -69,13 +69,15 @@ ready() {
 
 types='["reading","order","sum"]'
 
-say "base: a certificate for the server"
+say "base: the certificates; pump7 gets its part of them"
 aioc-certs create "$tmp/base"
+mkdir -m 700 "$tmp/pump7"
+tar -c -f - -C "$tmp/base" certificates/client | tar -x -f - -C "$tmp/pump7"
 
-say "base: the server; pump7: the client; TLS between them"
+say "base: the server; pump7: the client, which gets a certificate of its own"
 port=$((20000 + $$ % 20000))
 while :; do
-	aioc-server -dir "$tmp/base" -addr "127.0.0.1:$port" -tls anonymous \
+	aioc-server -dir "$tmp/base" -addr "127.0.0.1:$port" \
 		-set "send_message_types=$types" -set "recv_message_types=$types" 2>"$tmp/server.log" &
 	server=$!
 	ready "$server" "$tmp/base/aioc_server_*" && break
@@ -83,8 +85,7 @@ while :; do
 	grep -q 'in use' "$tmp/server.log" || exit 1
 	port=$((port + 1))
 done
-mkdir -m 700 "$tmp/pump7"
-aioc-client -dir "$tmp/pump7" -addr "127.0.0.1:$port" -name pump7 -tls anonymous \
+aioc-client -dir "$tmp/pump7" -addr "127.0.0.1:$port" -name pump7 \
 	-set "send_message_types=$types" -set "recv_message_types=$types" 2>"$tmp/client.log" &
 client=$!
 ready "$client" "$tmp/pump7/aioc_client_*"
