@@ -73,9 +73,12 @@ func (h Hooks) Over(low Hooks) Hooks {
 	return h
 }
 
+// ErrProgram is wrapped when the program of a hook is not one that can be run.
+var ErrProgram = errors.New("not a program that can be run")
+
 // CheckPrograms checks, before a start, that the programs of the hooks of c can
-// be run, and that nobody else can change them: a durable.ErrUnsafe, or an error
-// about what is there. Each error names the key.
+// be run, and that nobody else can change them: an ErrProgram or a
+// durable.ErrUnsafe. Each error names the key.
 func CheckPrograms(c *config.Config) error {
 	var found []error
 	for _, h := range c.Hooks() {
@@ -93,13 +96,13 @@ func checkProgram(path string) error {
 		if errors.As(err, &pathErr) {
 			err = pathErr.Err
 		}
-		return fmt.Errorf("program %q: %w", path, err)
+		return fmt.Errorf("%q is %w: %w", path, ErrProgram, err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("program %q is not a file", path)
+		return fmt.Errorf("%q is %w: it is not a file", path, ErrProgram)
 	}
 	if err := unix.Access(path, unix.X_OK); err != nil {
-		return fmt.Errorf("program %q is not executable: %w: run: chmod +x", path, err)
+		return fmt.Errorf("%q is %w: %w: make it executable", path, ErrProgram, err)
 	}
 	return durable.CheckOwner(path)
 }

@@ -369,9 +369,9 @@ func TestProgramsThatOthersCanChangeAreRefused(t *testing.T) {
 			other := path + ".other"
 			return errors.Join(os.WriteFile(other, nil, 0o700), os.Chmod(other, 0o702), os.Remove(path), os.Symlink(other, path))
 		}, true, "is writable for everybody"},
-		{"not executable", func(path string) error { return os.Chmod(path, 0o600) }, false, "is not executable"},
+		{"not executable", func(path string) error { return os.Chmod(path, 0o600) }, false, "is not a program that can be run: permission denied: make it executable"},
 		{"missing", os.Remove, false, "no such file"},
-		{"a directory", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, false, "is not a file"},
+		{"a directory", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, false, "it is not a file"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := script(t, "exit 0")
@@ -384,7 +384,7 @@ func TestProgramsThatOthersCanChangeAreRefused(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "hook_server_auth_client: ")) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
-			if errors.Is(err, durable.ErrUnsafe) != test.unsafe {
+			if errors.Is(err, durable.ErrUnsafe) != test.unsafe || errors.Is(err, ErrProgram) != (test.want != "" && !test.unsafe) {
 				t.Errorf("got %v, unsafe is to be %v", err, test.unsafe)
 			}
 			c.IsServer = false // where the hook has no meaning

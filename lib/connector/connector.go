@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"aioc/lib/access"
 	"aioc/lib/broker"
 	"aioc/lib/cli"
 	"aioc/lib/config"
@@ -37,6 +38,9 @@ type Options struct {
 
 	// Listener is the server's socket if a supervisor opened it.
 	Listener net.Listener
+	// Hooks are asked where the configuration has no program for it, or has
+	// one: they go over programs.
+	Hooks access.Hooks
 	// Ready, if set, is called when the connector can be used: a server
 	// listens, a client has a first link or has begun to try again.
 	Ready func()
@@ -57,9 +61,13 @@ type Connector struct {
 	listener net.Listener
 	ready    func()
 	inbox    map[string]*queue.Queue // by message type; the map does not change
+	hooks    access.Hooks
+	guard    *access.Guard // of a server's lists and hooks
+	invalid  error         // the configuration does not let it start
 
 	cfg     atomic.Pointer[config.Config]
 	keys    atomic.Pointer[credentials] // nil before the first start
+	editing sync.Mutex                  // one change of cfg at a time; taken before mu
 	counts  counters
 	reading atomic.Int64 // bytes of big messages on their way in
 
@@ -124,7 +132,9 @@ func New(o Options) *Connector {
 	if !c.server {
 		c.boxes[cfg.PeerID()] = newOutbox(c, cfg.PeerID())
 	}
+	c.invalid = c.openAccess(cfg, o.Hooks)
 	c.addCommands()
+	c.addAccessCommands()
 	return c
 }
 
@@ -213,11 +223,18 @@ func (c *Connector) start(ctx context.Context) error {
 		return errors.New("the connector is shutting down")
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.session != nil {
+	open := c.session != nil // it changes in our turn only
+	c.mu.Unlock()
+	if open {
 		return nil
 	}
 	cfg := c.cfg.Load()
+	if c.invalid != nil {
+		return c.invalid
+	}
+	if err := access.CheckPrograms(cfg); err != nil {
+		return err
+	}
 	o := peer.Options{Config: cfg, Log: c.log, Refused: func(reason string) { c.counts.add("peer refused: "+reason, 1) }}
 	keys, err := c.openCredentials(ctx, cfg)
 	if err != nil {
@@ -228,11 +245,14 @@ func (c *Connector) start(ctx context.Context) error {
 	if keys.server != nil {
 		o.TLS = keys.server.TLS() // follows the files
 	}
+	c.mu.Lock() // not before: hooks may have asked us something
+	defer c.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	outletCtx, outlets := context.WithCancel(ctx)
 	pumpCtx, pumps := context.WithCancel(ctx)
 	intakeCtx, intakes := context.WithCancel(pumpCtx)
+	o.Admit, o.ProxyAuthorization = c.admit(pumpCtx), c.hooks.ProxyAuthorization
 	s := &session{cancel: cancel, intakes: intakes, pumps: pumps, outlets: outlets}
 
 	send, err := local.Listen(c.paths.SendSocket, local.Options{Mode: c.sendMode(), Shared: cfg.EverybodyCanSend})
@@ -413,25 +433,32 @@ func (c *Connector) Reload(next *config.Config) error {
 	if level, err := cli.ParseLevel(next.LogLevel); err == nil && next.Given("default_logger_log_level") {
 		c.level.Set(level)
 	}
-	old := c.cfg.Load()
-	for _, key := range changed(old, next) {
+	if err := c.takeLists(next); err != nil {
+		return err
+	}
+	for _, key := range changed(c.cfg.Load(), next) {
 		switch key {
 		case "default_logger_log_level", "send_message_types", "ignore_peer_traffic", "subscribe_message_types":
 		default:
-			c.log.Warn("changed key needs a restart", "key", key)
+			if !slices.Contains(access.Keys(), key) {
+				c.log.Warn("changed key needs a restart", "key", key)
+			}
 		}
 	}
-	merged := *old
-	merged.SendTypes = next.SendTypes
-	merged.LogLevel = next.LogLevel
-	merged.IgnoreTraffic = next.IgnoreTraffic
-	c.cfg.Store(&merged)
+	subscribe := false
+	c.editConfig(func(cfg *config.Config) {
+		if subscribe = !c.server && !slices.Equal(cfg.SubscribeTypes, next.SubscribeTypes); subscribe {
+			cfg.SubscribeTypes = next.SubscribeTypes
+		}
+		cfg.SendTypes = next.SendTypes
+		cfg.LogLevel = next.LogLevel
+		cfg.IgnoreTraffic = next.IgnoreTraffic
+	})
 	c.mu.Lock()
 	c.ignore = next.IgnoreTraffic
 	c.mu.Unlock()
 	c.version.Add(1)
-	if !c.server && !slices.Equal(old.SubscribeTypes, next.SubscribeTypes) {
-		merged.SubscribeTypes = next.SubscribeTypes
+	if subscribe {
 		c.setSubscriptions(next.SubscribeTypes)
 	}
 	c.recheck()

@@ -114,7 +114,7 @@ func (c *Connector) openCredentials(ctx context.Context, cfg *config.Config) (k 
 		}
 		// What is missing is better known now than at each attempt.
 		if _, err = peer.ClientTLS(cfg, k.client, k.client.HasOwn()); err == nil && usesTokens(cfg) {
-			k.token = &identity.TokenFile{Path: c.paths.ClientToken}
+			k.token = &identity.TokenFile{Path: c.paths.ClientToken, StoreHook: c.hooks.StoreToken, LoadHook: c.hooks.LoadToken}
 			_, err = k.token.Load(ctx)
 		}
 	}
@@ -205,7 +205,8 @@ func (c *Connector) disconnect(name string, why error) bool {
 	return true
 }
 
-// recheck ends the links of peers whose certificate or token is no longer good.
+// recheck ends the links of peers whose certificate or token is no longer good, or
+// whom the lists refuse now.
 func (c *Connector) recheck() {
 	for _, p := range c.links() {
 		p.recheck()
@@ -214,10 +215,11 @@ func (c *Connector) recheck() {
 
 // recheck ends the link if the peer would not be let in any more.
 func (p *peerLink) recheck() {
-	if p.welcome == nil {
-		return
+	err := p.unlisted()
+	if err == nil && p.welcome != nil {
+		err = p.welcome()
 	}
-	if err := p.welcome(); err != nil {
+	if err != nil {
 		p.c.counts.add("peer disconnected: not welcome any more", 1)
 		p.c.log.Warn("peer not welcome any more", "peer", p.box.name, "addr", p.addr, "err", err)
 		p.l.Close(fmt.Errorf("not welcome any more: %w", err))

@@ -26,7 +26,8 @@ type command struct {
 
 // Serve reads one command from c, a connection of the commander socket, runs
 // it and replies. It does not close c. A command that fails is answered with a
-// text that begins with "error: ", and the failure returned.
+// text that begins with "error: ", or with what the method OriginalReply of the
+// error returns, and the failure returned.
 //
 // Differs: the original neither answers a command that it does not know or
 // that fails nor closes the connection.
@@ -60,6 +61,10 @@ func (r *Registry) Serve(ctx context.Context, c net.Conn) error {
 	text := Text(result)
 	if err != nil {
 		text = "error: " + err.Error()
+		var original interface{ OriginalReply() string }
+		if errors.As(err, &original) {
+			text = original.OriginalReply() // tools of the original look for it
+		}
 	}
 	if errWrite := c.SetWriteDeadline(time.Now().Add(bodyTimeout)); errWrite != nil {
 		return errors.Join(err, errWrite)

@@ -17,11 +17,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"aioc/lib/access"
 	"aioc/lib/cli"
 	"aioc/lib/config"
 	"aioc/lib/connector"
 	"aioc/lib/durable"
 	"aioc/lib/identity"
+	"aioc/lib/peer"
 )
 
 // errConfig is what an error is that a change of the configuration corrects.
@@ -40,7 +42,7 @@ func mistakef(format string, args ...any) error { return mistake{fmt.Errorf(form
 func status(err error) int {
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, errConfig), errors.Is(err, identity.ErrMissing), errors.Is(err, identity.ErrDate),
+	case errors.Is(err, errConfig), errors.Is(err, access.ErrProgram), errors.Is(err, identity.ErrMissing), errors.Is(err, identity.ErrDate),
 		errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns) && dns.IsNotFound:
 		return cli.BadConfig
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, identity.ErrUnsafe), errors.Is(err, durable.ErrUnsafe):
@@ -88,10 +90,20 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 		}
 	} else {
 		note("name: %s", cfg.ClientName)
-		if _, err := lookup("server_sockaddr", cfg.ServerAddr.Host); err != nil {
+		server, key, host := cfg.ServerAddr.String(), "server_sockaddr", cfg.ServerAddr.Host
+		if cfg.Proxy.Enabled { // which looks up the server
+			server += ", through the proxy " + cfg.Proxy.Addr.String()
+			key, host = "proxy", cfg.Proxy.Addr.Host
+		}
+		if _, err := lookup(key, host); err != nil {
 			bad(err)
 		} else {
-			note("server: %s", cfg.ServerAddr)
+			note("server: %s", server)
+		}
+		if cfg.Proxy.Enabled && cfg.Proxy.TLS && cfg.ProxyCAFile != "" {
+			if err := peer.CheckProxyCA(cfg.ProxyCAFile); err != nil {
+				bad(mistake{err})
+			}
 		}
 		if cfg.ClientBindIP != "" {
 			if err := local("client_bind_ip", cfg.ClientBindIP); err != nil {
@@ -99,6 +111,13 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 			} else {
 				note("connects from: %s", cfg.ClientBindIP)
 			}
+		}
+	}
+	if err := access.CheckPrograms(cfg); err != nil {
+		bad(err)
+	} else {
+		for _, h := range cfg.Hooks() {
+			note("%s: %s", h.Key, strings.Join(h.Command, " "))
 		}
 	}
 	for _, w := range warnings {

@@ -200,7 +200,7 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 		cfg.ClientName = config.DefaultName()
 		warnings = append(warnings, "no client_name: called "+cfg.ClientName+" this time; give it one with -name")
 	}
-	problems := append(cfg.Check(), unsupported(cfg)...)
+	problems := cfg.Check()
 	if len(problems) > 0 {
 		cli.Report(p.stderr, p.name, errors.Join(problems...))
 		return nil, nil, cli.BadConfig
@@ -268,20 +268,6 @@ func (p *program) flags(cfg *config.Config) error {
 		return fmt.Errorf("-tls %s: want certs, ca, token, anonymous or off", *p.tls)
 	}
 	return nil
-}
-
-// unsupported lists what the configuration asks for and would be unsafe to
-// leave out.
-func unsupported(c *config.Config) (problems []error) {
-	bad := func(ok bool, text string) {
-		if !ok {
-			problems = append(problems, errors.New(text))
-		}
-	}
-	lists := len(c.BlacklistID) + len(c.BlacklistIP) + len(c.BlacklistSubnet) + len(c.WhitelistID) + len(c.WhitelistIP) + len(c.WhitelistSubnet)
-	bad(!c.IsServer || lists == 0, "blacklisted_clients and whitelisted_clients: lists are not supported: remove them, and keep strangers away by other means")
-	bad(c.IsServer || !c.Proxy.Enabled, "proxy: proxies are not supported: set enabled to false")
-	return problems
 }
 
 // idle lists what the configuration asks for and has no effect.
@@ -398,7 +384,7 @@ func (p *program) reload(c *connector.Connector, log *slog.Logger) {
 			if !p.server && next.ClientName == "" {
 				next.ClientName = c.ID()
 			}
-			err = errors.Join(append(next.Check(), unsupported(next)...)...)
+			err = errors.Join(next.Check()...)
 		}
 	}
 	if err == nil {

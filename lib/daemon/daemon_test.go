@@ -217,7 +217,8 @@ func TestMistakesInTheCommandLineAreExplained(t *testing.T) {
 		{"printing and a check", true, []string{"-print-config", "-t"}, cli.Usage, "-print-config can't be used with -t"},
 		{"certificates that are not there", true, []string{"-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
 		{"no certificates for tokens", true, []string{"-dir", dir, "-tls", "token"}, cli.BadConfig, "run: aioc-certs create " + dir},
-		{"lists", true, []string{"-dir", dir, "-tls", "off", "-set", `whitelisted_clients_id=["a"]`}, cli.BadConfig, "lists are not supported"},
+		{"a whitelist with look-around", true, []string{"-dir", dir, "-tls", "off", "-set", `whitelisted_clients_id=["a(?=b)"]`}, cli.Usage, "which has no look-around"},
+		{"a hook that is missing", true, []string{"-dir", dir, "-tls", "off", "-set", `hook_server_auth_client="/nonexistent/hook"`}, cli.BadConfig, `hook_server_auth_client: "/nonexistent/hook" is not a program that can be run: no such file`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, out, errs := do(t, test.server, test.args...)

@@ -99,13 +99,9 @@ func connectRequest(server config.Addr, user, password string) ([]byte, error) {
 func proxyTLS(ctx context.Context, raw net.Conn, host, cafile string) (net.Conn, error) {
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if cafile != "" {
-		text, err := os.ReadFile(cafile)
-		if err != nil {
-			return nil, fmt.Errorf("proxy_cafile: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("proxy_cafile: %q has no certificate in PEM", cafile)
+		var err error
+		if cfg.RootCAs, err = readCAs(cafile); err != nil {
+			return nil, err
 		}
 	}
 	c := tls.Client(raw, cfg)
@@ -121,6 +117,24 @@ func proxyTLS(ctx context.Context, raw net.Conn, host, cafile string) (net.Conn,
 		return nil, fmt.Errorf("TLS handshake: %w: set proxy_cafile to a file with the certificate of who signed the proxy's", err)
 	}
 	return nil, fmt.Errorf("TLS handshake: %w", bare(err))
+}
+
+// CheckProxyCA tells whether the file proxy_cafile can be used.
+func CheckProxyCA(path string) error {
+	_, err := readCAs(path)
+	return err
+}
+
+func readCAs(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("proxy_cafile: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("proxy_cafile: %q has no certificate in PEM", path)
+	}
+	return pool, nil
 }
 
 // readConnected reads the answer to the request, to the end of its header and
