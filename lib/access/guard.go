@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"sync/atomic"
+
+	"aioc/lib/config"
 )
 
 // The moments at which Admit is asked. Package peer has the same.
@@ -86,6 +88,11 @@ type Explanation struct {
 // may be unknown. It asks no hook.
 func (g *Guard) Explain(name string, addr netip.Addr) Explanation {
 	e := Explanation{Welcome: true, Steps: g.Rules().Steps(name, addr)}
+	for i, s := range e.Steps {
+		if s.Rule == "whitelisted_clients_id" && s.Result == Passes && config.Open(s.Entry) {
+			e.Steps[i].Note = "the entry has no end, and admits every longer name that begins so: see $ and .* in aioc.json(5)"
+		}
+	}
 	for _, h := range []struct {
 		rule string
 		hook func(context.Context, Client) error
@@ -94,7 +101,7 @@ func (g *Guard) Explain(name string, addr netip.Addr) Explanation {
 		{"hook_allow_certificate_creation", g.hooks.AllowCertificate},
 	} {
 		if h.hook != nil {
-			e.Steps = append(e.Steps, Step{h.rule, Unasked, ""})
+			e.Steps = append(e.Steps, Step{Rule: h.rule, Result: Unasked})
 		}
 	}
 	for _, s := range e.Steps {

@@ -452,8 +452,11 @@ func TestExplainNamesTheRuleThatDecides(t *testing.T) {
 		{"pump1", "10.0.0.1", "blacklisted_clients_subnet"},
 	} {
 		e := g.Explain(test.client, netip.MustParseAddr(test.addr))
-		if e.By != test.want || e.Welcome != (test.want == "") || len(e.Steps) != 7 || e.Steps[6] != (Step{"hook_server_auth_client", Unasked, ""}) {
+		if e.By != test.want || e.Welcome != (test.want == "") || len(e.Steps) != 7 || e.Steps[6] != (Step{Rule: "hook_server_auth_client", Result: Unasked}) {
 			t.Errorf("%s %s: got %+v, want %q", test.client, test.addr, e, test.want)
+		}
+		if note := e.Steps[2].Note; strings.Contains(note, "admits every longer name") != (e.Steps[2].Result == Passes) {
+			t.Errorf("%s: the note is %q", test.client, note)
 		}
 	}
 }

@@ -112,6 +112,7 @@ type Step struct {
 	Rule   string `json:"rule"`            // the key of the configuration
 	Result string `json:"result"`          // one of the constants
 	Entry  string `json:"entry,omitempty"` // the first entry that matches
+	Note   string `json:"note,omitempty"`  // what to look at, in words
 }
 
 // Steps asks each list, in their order. The name is "" and the address the zero
@@ -121,13 +122,13 @@ func (r *Rules) Steps(name string, addr netip.Addr) []Step {
 	step := func(rule string, known bool, n int, white bool, entry string, on bool) Step {
 		switch {
 		case n == 0:
-			return Step{rule, Empty, ""}
+			return Step{Rule: rule, Result: Empty}
 		case !known:
-			return Step{rule, Unasked, ""}
+			return Step{Rule: rule, Result: Unasked}
 		case on == white:
-			return Step{rule, Passes, entry}
+			return Step{Rule: rule, Result: Passes, Entry: entry}
 		}
-		return Step{rule, Refuses, entry}
+		return Step{Rule: rule, Result: Refuses, Entry: entry}
 	}
 	byID := func(rule string, l *lists, white bool) Step {
 		entry, on := l.id(name)

@@ -232,6 +232,9 @@ func explanation(e access.Explanation) map[string]any {
 		if s.Entry != "" {
 			step["entry"] = s.Entry
 		}
+		if s.Note != "" {
+			step["note"] = s.Note
+		}
 		steps = append(steps, step)
 	}
 	reply := map[string]any{"welcome": e.Welcome, "steps": steps}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,13 @@ func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
 	mustWrite(t, file, "")
 	if err := os.Symlink("nothing", link); err != nil {
 		t.Fatal(err)
+	}
+	hook, looseHook := filepath.Join(newDir(t), "hook"), filepath.Join(newDir(t), "hook")
+	for path, mode := range map[string]os.FileMode{hook: 0o700, looseHook: 0o702} {
+		mustWrite(t, path, "#!/bin/sh\n")
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	shut, shutStatus := newDir(t), cli.Refused
 	if err := os.Chmod(shut, 0o500); err != nil {
@@ -57,6 +65,10 @@ func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
 		{"every address", []string{"-tls", "off", "-dir", dir, "-addr", "0.0.0.0:10673"}, 0, "all is well"},
 		{"a low port", []string{"-tls", "off", "-dir", dir, "-addr", "127.0.0.1:1"}, low, lowWords},
 		{"tokens overridden", []string{"-tls", "off", "-dir", dir, "-set", "use_token=true"}, 0, "warning: use_token has no effect: -tls off overrides it"},
+		{"a hook", []string{"-tls", "off", "-dir", dir, "-set", fmt.Sprintf(`hook_server_auth_client=[%q, "-v"]`, hook)}, 0, "hook_server_auth_client: " + hook + " -v\nall is well"},
+		{"a hook that others can change", []string{"-tls", "off", "-dir", dir, "-set", fmt.Sprintf("hook_server_auth_client=%q", looseHook)}, cli.Refused, "hook_server_auth_client: " + strconv.Quote(looseHook) + " is writable for everybody: run: chmod o-w " + looseHook},
+		{"a hook that cannot be run", []string{"-tls", "off", "-dir", dir, "-set", fmt.Sprintf("hook_server_auth_client=%q", file)}, cli.BadConfig, "is not a program that can be run: permission denied: make it executable"},
+		{"a whitelist without an end", []string{"-tls", "off", "-dir", dir, "-set", `whitelisted_clients_id=["pump1"]`}, 0, `"pump1" also admits every longer name`},
 		{"all is well", []string{"-tls", "off", "-dir", filepath.Join(dir, "new")}, 0, "all is well"},
 		{"no certificate", []string{"-tls", "anonymous", "-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
 		{"a directory for all", []string{"-tls", "off", "-dir", loose}, cli.Refused, "chmod g-w " + loose},

@@ -30,6 +30,7 @@ func TestInterop(t *testing.T) {
 				{"publish", func(t *testing.T) { testPublish(t, py) }},
 				{"kill", func(t *testing.T) { testKill(t, py) }},
 				{"identity", func(t *testing.T) { testIdentity(t, py) }},
+				{"access", func(t *testing.T) { testAccess(t, py) }},
 			})
 		})
 	}
