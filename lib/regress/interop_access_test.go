@@ -106,26 +106,36 @@ func testLists(t *testing.T, py python) {
 	}
 }
 
-// knock connects to a server as a client, and tells whether it was let in.
-func knock(s *host, name string) (bool, error) {
+// knock connects to a server as a client, and tells whether it was let in: the
+// server shows it as connected, or closes the connection.
+func knock(s *host, name string) (in bool, err error) {
 	_, port, _ := strings.Cut(strings.Trim(s.id, "()"), ", ")
 	conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		return false, err
 	}
 	defer conn.Close()
-	hello := fmt.Sprintf(`{"message_type": "_handshake_no_ssl", "source_id": %q}`, name)
-	ping := fmt.Sprintf(`{"message_type": "_ping", "source_id": %q, "await_response": true, "request_id": 1}`, name)
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return false, err
-	}
-	conn.Write(rawFrame(hello, "hello"))
-	conn.Write(rawFrame(ping, "x")) // it may be closed already
-	n, err := conn.Read(make([]byte, 1))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, errors.New("neither let in nor refused")
-	}
-	return n > 0, nil
+	conn.Write(rawFrame(fmt.Sprintf(`{"message_type": "_handshake_no_ssl", "source_id": %q}`, name), "hello")) // it may be closed already
+	own := fmt.Sprint(conn.LocalAddr().(*net.TCPAddr).Port)
+	err = eventuallyErr(func() error {
+		if err := conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			return err
+		}
+		if _, err := conn.Read(make([]byte, 1024)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			in = false
+			return nil
+		}
+		peers, err := s.peers()
+		if err != nil {
+			return err
+		}
+		if addr := peers[name]; len(addr) == 2 && fmt.Sprint(addr[1]) == own {
+			in = true
+			return nil
+		}
+		return errors.New("neither let in nor refused")
+	})
+	return in, err
 }
 
 // rawFrame makes a frame.
@@ -238,11 +248,21 @@ func testProxy(t *testing.T, py python, server, client string) {
 		"enabled": true, "address": "127.0.0.1", "port": through.ln.Addr().(*net.TCPAddr).Port,
 		"authorization": settings{"username": "user", "password": "pass"},
 	}})
-	p.start(t)
+	// The original's client shows the address of the proxy for the server's.
+	linked := func() {
+		t.Helper()
+		if p.server.awaitPeers(t, clientName); client == ours {
+			p.client.awaitPeers(t, p.client.peer)
+		}
+	}
+	for _, h := range p.hosts() {
+		h.start(t)
+	}
+	linked()
 	p.server.daemon.kill()
 	os.Remove(filepath.Join(p.server.dir, "uds_path_commander_"+p.server.socket))
 	p.server.start(t)
-	p.awaitLink(t)
+	linked()
 	to, from := newTools(t, ours, p.server), newTools(t, ours, p.client)
 	for _, r := range []route{
 		{"to the server", p.client, p.server, from, to},
