@@ -4,6 +4,7 @@
 //
 //	cmd            the programs: flags, checks, one call, an exit status
 //	lib/daemon     the command line that the two daemons share: flags, checks, signals, systemd
+//	lib/chat       the chat: a connection, a terminal, and its ! commands
 //	lib/connector  the daemon: makes the queues, runs the pumps, owns start, stop, reload
 //	lib/api        what Go programs import: a client of the daemon on this host
 //	lib/control    commands: names, arguments, replies

@@ -1,0 +1,333 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// The commands, as completion knows them.
+const commandNames = "!dezip !exit !help !shell !upload"
+
+const help = `a line            is sent to the other end
+!upload PATH...   send files, and directories as zip archives
+!dezip FILE.zip   extract a received archive into a directory beside it
+!shell            use the shell that the other end offers; Ctrl-] comes back
+!exit             leave; so does Ctrl-D, and Ctrl-C twice
+!COMMAND          run COMMAND here; the other end sees nothing of it
+Ctrl-C            cancel what is being sent or received`
+
+// command does what a line with an exclamation mark says. What it returns is
+// done by the goroutine that types, before it reads on.
+func (c *chat) command(ctx context.Context, text string) (work func()) {
+	name, rest, _ := strings.Cut(text, " ")
+	rest = strings.TrimSpace(rest)
+	switch name {
+	case "!exit", "!quit":
+		c.leave(nil)
+	case "!help", "!":
+		for line := range strings.Lines(help) {
+			c.ui.note("%s", strings.TrimSuffix(line, "\n"))
+		}
+	case "!upload":
+		c.uploadAll(rest)
+	case "!dezip":
+		c.dezip(ctx, rest)
+	case "!shell":
+		return c.takeShell()
+	default:
+		return func() {
+			err := c.ui.during(func() error { return runHere(ctx, c.o.Dir, text[1:], c.o.Stdin, c.o.Stdout) })
+			if err != nil {
+				c.ui.note("%s: %v", text[1:], err)
+			}
+		}
+	}
+	return nil
+}
+
+// uploadAll sends the files and directories of a command.
+func (c *chat) uploadAll(args string) {
+	s := c.s
+	if s == nil || !s.ready {
+		c.ui.note("nobody is there yet")
+		return
+	}
+	paths, err := uploadPaths(args)
+	if err != nil {
+		c.ui.note("!upload: %v", err)
+		return
+	}
+	for _, path := range paths {
+		s.upload(c.below(path), func(err error) {
+			if err != nil {
+				c.ui.note("%v", err)
+			}
+		})
+	}
+}
+
+// below makes a path one of the chat's directory.
+func (c *chat) below(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(c.o.Dir, path)
+}
+
+// uploadPaths are the arguments of !upload: as in the original all of it is one
+// path, if there is one of that name; otherwise words as in a shell.
+func uploadPaths(args string) ([]string, error) {
+	if args == "" {
+		return nil, errors.New("which file or directory?")
+	}
+	if _, err := os.Lstat(home(args)); err == nil {
+		return []string{home(args)}, nil
+	}
+	words, err := splitWords(args)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range words {
+		words[i] = home(w)
+	}
+	return words, nil
+}
+
+// home replaces ~ by the home directory.
+func home(path string) string {
+	if path == "~" || strings.HasPrefix(path, "~/") {
+		if dir, err := os.UserHomeDir(); err == nil {
+			return dir + path[1:]
+		}
+	}
+	return path
+}
+
+// splitWords splits a line at spaces, but for those in quotes or behind a
+// backslash.
+func splitWords(s string) (words []string, err error) {
+	var word strings.Builder
+	in, quote, escaped := false, rune(0), false
+	for _, r := range s {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'':
+			in, escaped = true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			in, quote = true, r
+		case unicode.IsSpace(r):
+			if in {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			in = false
+		default:
+			in = true
+			word.WriteRune(r)
+		}
+	}
+	if quote != 0 || escaped {
+		return nil, fmt.Errorf("a quote or backslash has no end")
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+// dezip extracts an archive, in the background.
+func (c *chat) dezip(ctx context.Context, name string) {
+	if name == "" {
+		c.ui.note("!dezip: which archive?")
+		return
+	}
+	if c.commands != nil {
+		c.ui.note("!dezip: one at a time")
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c.commands = cancel
+	c.side.Go(func() {
+		_, files, err := unpack(ctx, c.below(home(name)), usual)
+		cancel()
+		entries := fmt.Sprintf("%d files are", files)
+		if files == 1 {
+			entries = "1 file is"
+		}
+		switch {
+		case errors.Is(err, context.Canceled):
+			c.ui.note("%s: cancelled, nothing is extracted", name)
+		case err != nil:
+			c.ui.note("!dezip: %v", err)
+		default:
+			c.ui.note("%s in %s now", entries, strings.TrimSuffix(name, filepath.Ext(name)))
+		}
+		c.post(func() { c.commands = nil })
+	})
+}
+
+// takeShell gives the terminal to the shell of the other end.
+func (c *chat) takeShell() (work func()) {
+	s := c.s
+	if s == nil || !s.ready || !s.hello.Shell {
+		c.ui.note("the other end offers no shell")
+		return nil
+	}
+	c.ui.note("the terminal is the other end's now; Ctrl-] comes back")
+	return func() {
+		first := true
+		err := c.ui.raw(func(keys string) {
+			_ = s.out.putLow(s.ctx, item{frame: s.op(opKeys, 0, []byte(keys))})
+		}, func(w window) {
+			op := opSize
+			if first {
+				op, w.Term = opTerm, termType()
+			}
+			first = false
+			s.tell(op, 0, w)
+		})
+		if err != nil {
+			c.ui.note("%v", err)
+		} else {
+			c.ui.note("back in the chat")
+		}
+	}
+}
+
+// runHere runs a command of the user, who has the terminal meanwhile.
+func runHere(ctx context.Context, dir, command string, in, out *os.File) error {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.Dir = dir
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, out
+	if !isTerminal(in) {
+		return cmd.Run()
+	}
+	// In the foreground, so that ^C and ^Z mean the command and not the chat.
+	tty := int(in.Fd())
+	own := unix.Getpgrp()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: tty}
+	// To take the terminal back from the background would stop this program.
+	signal.Ignore(syscall.SIGTTOU)
+	defer signal.Reset(syscall.SIGTTOU)
+	err := cmd.Run()
+	if backErr := unix.IoctlSetPointerInt(tty, unix.TIOCSPGRP, own); err == nil && backErr != nil {
+		err = fmt.Errorf("the terminal does not come back: %w", backErr)
+	}
+	return err
+}
+
+// complete completes a command or the path behind one, as far as there is no
+// choice; without progress it shows what there is.
+func (c *chat) complete(line string, pos int) (string, int, bool) {
+	head, tail := line[:pos], line[pos:]
+	if !strings.HasPrefix(head, "!") {
+		return "", 0, false
+	}
+	name, arg, isArg := strings.Cut(head, " ")
+	var before, word string
+	var found []string
+	switch {
+	case !isArg:
+		word = head
+		for _, n := range strings.Fields(commandNames) {
+			if strings.HasPrefix(n, word) {
+				found = append(found, n+" ")
+			}
+		}
+	case name == "!upload" || name == "!dezip":
+		before, word = name+" ", strings.TrimLeft(arg, " ")
+		found = c.paths(word, name == "!dezip")
+	default:
+		i := strings.LastIndexByte(head, ' ') + 1
+		before, word = head[:i], head[i:]
+		found = c.paths(word, false)
+	}
+	if len(found) == 0 {
+		return line, pos, true
+	}
+	done := commonPrefix(found)
+	if done == word && len(found) > 1 {
+		var names []string
+		for _, f := range found {
+			base := filepath.Base(f)
+			if strings.HasSuffix(f, "/") {
+				base += "/"
+			}
+			names = append(names, base)
+		}
+		const most = 60
+		if len(names) > most {
+			names = append(names[:most], "...")
+		}
+		c.ui.note("%s", strings.Join(names, "  "))
+	}
+	return before + done + tail, len(before + done), true
+}
+
+// paths are those that begin with a word, directories with a slash behind
+// them. Hidden ones have to be asked for.
+func (c *chat) paths(word string, archives bool) (found []string) {
+	dir, start := filepath.Split(word)
+	read := home(dir)
+	if read == "" || !filepath.IsAbs(read) {
+		read = c.below(read)
+	}
+	entries, err := os.ReadDir(read)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !strings.HasPrefix(name, start) || start == "" && name[0] == '.' || safe(name) != name {
+			continue
+		}
+		isDir := e.IsDir()
+		if e.Type()&os.ModeSymlink != 0 {
+			info, err := os.Stat(filepath.Join(read, name))
+			isDir = err == nil && info.IsDir()
+		}
+		switch {
+		case isDir:
+			name += "/"
+		case archives && !strings.EqualFold(filepath.Ext(name), ".zip"):
+			continue
+		}
+		found = append(found, dir+name)
+	}
+	slices.Sort(found)
+	return found
+}
+
+// commonPrefix is the longest start that all have, in whole characters.
+func commonPrefix(list []string) string {
+	p := list[0]
+	for _, s := range list[1:] {
+		n := 0
+		for n < len(p) && n < len(s) && p[n] == s[n] {
+			n++
+		}
+		p = p[:n]
+	}
+	for !utf8.ValidString(p) && len(p) > 0 {
+		p = p[:len(p)-1]
+	}
+	return p
+}

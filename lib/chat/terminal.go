@@ -1,0 +1,403 @@
+package chat
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// What introduces a line on a terminal: what is typed, what comes, and what the
+// program itself says. A text of the other end has its mark on each line, so
+// that it cannot look like anything else.
+const (
+	prompt   = "> "
+	incoming = "< "
+	ownMark  = "-- "
+)
+
+// leaveKey is Ctrl-], as in telnet: it gives the terminal back.
+const leaveKey = 0x1d
+
+// heldMax is how many lines are kept while somebody else has the terminal.
+const heldMax = 10_000
+
+// terminal is a screen with line editing.
+type terminal struct {
+	in, out *os.File
+	keys    *keyboard
+	t       *term.Terminal
+	old     *term.State
+	sizes   chan os.Signal
+	stop    sync.WaitGroup
+
+	mu      sync.Mutex
+	lent    bool     // to a command or a shell: nothing is shown
+	held    []string // what is shown after that
+	lost    int      // what is not
+	bar     string
+	shell   shellText
+	passing bool         // output of the shell goes to the terminal as it is
+	over    bool         // there is no shell to be raw with
+	resized func(window) // the shell is told
+}
+
+// newTerminal puts in and out, a terminal, into raw mode, until close.
+// interrupt is called for ^C.
+func newTerminal(in, out *os.File, interrupt func(), complete func(line string, pos int) (string, int, bool)) (*terminal, error) {
+	t := &terminal{in: in, out: out, sizes: make(chan os.Signal, 1)}
+	old, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	t.old = old
+	// A line that is sent goes up the screen without the bar.
+	t.keys = &keyboard{in: in, interrupt: interrupt, enter: func() { t.progress("") }}
+	t.t = term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{t.keys, &homing{out}}, prompt)
+	t.t.AutoCompleteCallback = func(line string, pos int, key rune) (string, int, bool) {
+		if key != '\t' {
+			return "", 0, false
+		}
+		return complete(line, pos)
+	}
+	t.t.SetBracketedPasteMode(true)
+	t.size()
+	signal.Notify(t.sizes, syscall.SIGWINCH)
+	t.stop.Go(func() {
+		for range t.sizes {
+			t.size()
+		}
+	})
+	return t, nil
+}
+
+// size looks how big the terminal is.
+func (t *terminal) size() {
+	cols, rows, err := term.GetSize(int(t.out.Fd()))
+	if err != nil || cols <= 0 || rows <= 0 {
+		cols, rows = 80, 24
+	}
+	t.mu.Lock()
+	resized, lent := t.resized, t.lent
+	t.mu.Unlock()
+	if !lent {
+		_ = t.t.SetSize(cols, rows)
+	}
+	if resized != nil {
+		resized(window{Rows: uint16(min(rows, 65535)), Cols: uint16(min(cols, 65535))})
+	}
+}
+
+func (t *terminal) close() {
+	signal.Stop(t.sizes)
+	close(t.sizes)
+	t.stop.Wait()
+	t.progress("")
+	t.t.SetBracketedPasteMode(false)
+	_, _ = io.WriteString(t.out, "\r\x1b[K")
+	_ = term.Restore(int(t.in.Fd()), t.old)
+}
+
+func (t *terminal) people() bool { return true }
+
+func (t *terminal) width() int {
+	cols, _, err := term.GetSize(int(t.out.Fd()))
+	if err != nil || cols <= 0 {
+		cols = 80
+	}
+	return max(20, cols*2/3)
+}
+
+// line shows a line above the one that is typed. mu is held.
+func (t *terminal) line(s string) {
+	switch {
+	case !t.lent:
+		_, _ = io.WriteString(t.t, s+"\n")
+	case len(t.held) < heldMax:
+		t.held = append(t.held, s)
+	default:
+		t.lost++
+	}
+}
+
+func (t *terminal) text(s string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, line := range safeLines(s) {
+		t.line(incoming + line)
+	}
+}
+
+func (t *terminal) note(format string, args ...any) {
+	s := ownMark + noteText(format, args)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.line(s)
+}
+
+// progress puts the bar before the line that is typed, where it neither scrolls
+// nor hides anything.
+func (t *terminal) progress(s string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s == t.bar {
+		return
+	}
+	t.bar = s
+	if s != "" {
+		s += " "
+	}
+	t.t.SetPrompt(s + prompt)
+	if !t.lent {
+		_, _ = t.t.Write(nil) // draws it anew
+	}
+}
+
+func (t *terminal) readLine() (string, bool, error) {
+	line, err := t.t.ReadLine()
+	if errors.Is(err, term.ErrPasteIndicator) {
+		return line, true, nil
+	}
+	return line, false, err
+}
+
+// lend keeps the screen still.
+func (t *terminal) lend() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lent = true
+}
+
+// takeBack shows what had to wait.
+func (t *terminal) takeBack() {
+	t.mu.Lock()
+	held, lost := t.held, t.lost
+	t.held, t.lost, t.lent = nil, 0, false
+	for _, s := range held {
+		t.line(s)
+	}
+	if lost > 0 {
+		t.line(ownMark + noteText("%d lines that came meanwhile are not shown", []any{lost}))
+	}
+	t.mu.Unlock()
+	t.size()
+}
+
+func (t *terminal) during(f func() error) error {
+	t.lend()
+	defer t.takeBack()
+	t.t.SetBracketedPasteMode(false)
+	_ = term.Restore(int(t.in.Fd()), t.old)
+	err := f()
+	if _, rawErr := term.MakeRaw(int(t.in.Fd())); rawErr != nil {
+		err = errors.Join(err, rawErr)
+	}
+	t.t.SetBracketedPasteMode(true)
+	return err
+}
+
+func (t *terminal) shellOut(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.passing {
+		_, _ = t.out.Write(b)
+		return
+	}
+	if t.shell.timer != nil {
+		t.shell.timer.Stop()
+	}
+	for _, line := range t.shell.add(b) {
+		t.line(incoming + line)
+	}
+	if t.shell.rest != "" {
+		t.shell.timer = time.AfterFunc(restAfter, t.flushShell)
+	}
+}
+
+func (t *terminal) flushShell() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.shell.flush(); s != "" {
+		t.line(incoming + s)
+	}
+}
+
+func (t *terminal) shellOver() {
+	t.flushShell()
+	t.mu.Lock()
+	passing := t.passing
+	t.over = true
+	if passing {
+		_, _ = io.WriteString(t.out, "\r\n"+ownMark+"the shell has ended, press a key\r\n")
+	}
+	t.passing = false
+	t.mu.Unlock()
+}
+
+func (t *terminal) raw(keys func(string), resized func(window)) error {
+	t.lend()
+	t.t.SetBracketedPasteMode(false)
+	t.mu.Lock()
+	t.passing, t.over, t.resized = true, false, resized
+	t.mu.Unlock()
+	t.size()
+	buf := make([]byte, 4096)
+	var err error
+	for err == nil {
+		var n int
+		n, err = t.keys.direct(buf)
+		t.mu.Lock()
+		over := t.over
+		t.mu.Unlock()
+		if over {
+			break
+		}
+		b, rest, left := bytes.Cut(buf[:n], []byte{leaveKey})
+		if len(b) > 0 {
+			keys(string(b))
+		}
+		if left {
+			t.keys.back(rest)
+			break
+		}
+	}
+	t.mu.Lock()
+	t.passing, t.resized = false, nil
+	t.mu.Unlock()
+	// Whatever the shell's programs did to the terminal: attributes, the
+	// alternate screen, mouse, cursor, keypad, scrolling region.
+	_, _ = io.WriteString(t.out, "\x1b[0m\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[?1l\x1b>\x1b[r\x1b[999;1H\r\n")
+	t.t.SetBracketedPasteMode(true)
+	t.takeBack()
+	return err
+}
+
+// keyboard is what is typed, as the line editor gets it: ^C is an interrupt
+// that also empties the line, and what is pasted has no control characters.
+type keyboard struct {
+	in        *os.File
+	interrupt func() // ^C was typed
+	enter     func() // a line is about to end
+	pending   []byte // read and not given out
+	paste     bool
+}
+
+// How a terminal brackets what is pasted.
+const (
+	pasteStart = "\x1b[200~"
+	pasteEnd   = "\x1b[201~"
+)
+
+// direct reads what is typed as it is.
+func (k *keyboard) direct(b []byte) (int, error) {
+	if len(k.pending) > 0 {
+		n := copy(b, k.pending)
+		k.pending = k.pending[n:]
+		return n, nil
+	}
+	return k.in.Read(b)
+}
+
+// back gives back what belongs to the line editor.
+func (k *keyboard) back(b []byte) { k.pending = append(append([]byte(nil), b...), k.pending...) }
+
+// Read is of io.Reader. It gives out one piece at a time, so that what follows
+// the end of a line stays for whoever reads next.
+func (k *keyboard) Read(b []byte) (int, error) {
+	var out []byte
+	for len(out) == 0 {
+		if len(k.pending) == 0 || k.half() {
+			buf := make([]byte, 4096)
+			n, err := k.in.Read(buf)
+			if n == 0 && err != nil {
+				return 0, err
+			}
+			k.pending = append(k.pending, buf[:n]...)
+		}
+		out = k.next(len(b))
+	}
+	return copy(b, out), nil
+}
+
+// half tells whether pending is the start of an end of a paste, and no more.
+func (k *keyboard) half() bool {
+	return k.paste && len(k.pending) < len(pasteEnd) && strings.HasPrefix(pasteEnd, string(k.pending))
+}
+
+// next takes from pending what the line editor gets, at most max bytes, up to
+// the end of a line.
+func (k *keyboard) next(max int) (out []byte) {
+	for len(k.pending) > 0 && len(out)+len(pasteEnd) <= max {
+		switch c := k.pending[0]; {
+		case !k.paste && bytes.HasPrefix(k.pending, []byte(pasteStart)):
+			k.paste = true
+			out = append(out, pasteStart...)
+			k.pending = k.pending[len(pasteStart):]
+			continue
+		case k.paste && bytes.HasPrefix(k.pending, []byte(pasteEnd)):
+			k.paste = false
+			out = append(out, pasteEnd...)
+			k.pending = k.pending[len(pasteEnd):]
+			continue
+		case k.half():
+			return out
+		case !k.paste && c == 3:
+			k.interrupt()
+			out = append(out, 5, 21) // to the end of the line, and delete to its start
+		case k.paste && c == '\t':
+			out = append(out, "    "...)
+		case k.paste && c == '\n':
+			out = append(out, '\r')
+		case k.paste && (c < ' ' && c != '\r' || c == 0x7f):
+		default:
+			out = append(out, c)
+		}
+		if n := len(out); n > 1 && out[n-1] == '\r' {
+			return out[:n-1] // the editor has what is before it when enter is called
+		}
+		if len(out) == 1 && out[0] == '\r' {
+			k.enter()
+		}
+		k.pending = k.pending[1:]
+		if n := len(out); n > 0 && out[n-1] == '\r' {
+			if len(k.pending) > 0 && k.pending[0] == '\n' {
+				k.pending = k.pending[1:] // CR LF is one end of a line
+			}
+			return out
+		}
+	}
+	return out
+}
+
+// homing is the output of the line editor. When it goes back to the start of
+// the line to write above it, it counts a column for each character; what is
+// twice as wide, as Chinese or emoji are, makes it stop short. The start of the
+// line is where a carriage return leads in any case.
+type homing struct{ out *os.File }
+
+func (h *homing) Write(b []byte) (int, error) {
+	if rest, ok := bytes.CutPrefix(b, []byte("\x1b[")); ok {
+		digits := len(rest) - len(bytes.TrimLeft(rest, "0123456789"))
+		if back, ok := bytes.CutPrefix(rest[digits:], []byte("D\x1b[K")); ok {
+			fixed := append([]byte("\r\x1b[K"), back...)
+			if _, err := h.out.Write(fixed); err != nil {
+				return 0, err
+			}
+			return len(b), nil
+		}
+	}
+	return h.out.Write(b)
+}
+
+// termType is $TERM for the shell of the other end.
+func termType() string { return termName(os.Getenv("TERM")) }
