@@ -32,7 +32,7 @@ type stopped struct {
 // stopError is why a file did not arrive.
 type stopError struct{ stopped }
 
-func (e *stopError) Error() string { return safe(clip(e.Text, 300)) }
+func (e *stopError) Error() string { return "the other end: " + safe(clip(e.Text, 300)) }
 
 // receiving is the file that is coming in. It is owned by the reader.
 type receiving struct {
