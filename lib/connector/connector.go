@@ -76,6 +76,9 @@ type Connector struct {
 
 	waiters waiters
 
+	landed landed // files that landed
+	held   held   // files to send
+
 	table  broker.Table // who subscribes to what, on a broker
 	saving sync.Mutex   // one writer of the subscriptions; guards saved
 	saved  []byte       // what is in their file
@@ -97,6 +100,7 @@ type session struct {
 	cancel  context.CancelFunc
 	all     sync.WaitGroup     // intakes and pumps
 	outs    sync.WaitGroup     // outlets
+	pumped  context.Context    // ends with the links
 	intakes context.CancelFunc // ends what takes messages from local programs
 	pumps   context.CancelFunc // ends the links, and what intakes ends
 	outlets context.CancelFunc // ends what gives messages to local programs
@@ -253,7 +257,7 @@ func (c *Connector) start(ctx context.Context) error {
 	pumpCtx, pumps := context.WithCancel(ctx)
 	intakeCtx, intakes := context.WithCancel(pumpCtx)
 	o.Admit, o.ProxyAuthorization = c.admit(pumpCtx), c.hooks.ProxyAuthorization
-	s := &session{cancel: cancel, intakes: intakes, pumps: pumps, outlets: outlets}
+	s := &session{cancel: cancel, pumped: pumpCtx, intakes: intakes, pumps: pumps, outlets: outlets}
 
 	send, err := local.Listen(c.paths.SendSocket, local.Options{Mode: c.sendMode(), Shared: cfg.EverybodyCanSend})
 	if err != nil {
@@ -291,6 +295,9 @@ func (c *Connector) start(ctx context.Context) error {
 	c.session = s
 	c.running.Store(true)
 	c.setActive(true)
+	for _, b := range c.boxes {
+		s.all.Go(func() { c.sendFiles(b) }) // what waits since the last time
+	}
 	if c.server {
 		c.ready()
 	}
@@ -349,11 +356,16 @@ func (c *Connector) stop(grace time.Duration) {
 // client comes back.
 func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 	for _, b := range boxes {
-		if l := b.current(); l != nil {
-			drain(ctx, b.q, l.l.Done())
-		}
-		if !c.server {
-			drain(ctx, b.q, nil)
+		for _, q := range []*queue.Queue{b.waitingFiles(), b.q} { // a file's message comes last
+			if q == nil {
+				continue
+			}
+			if l := b.current(); l != nil {
+				drain(ctx, q, l.l.Done())
+			}
+			if !c.server {
+				drain(ctx, q, nil)
+			}
 		}
 	}
 }
@@ -409,8 +421,13 @@ func (c *Connector) close() {
 	boxes := c.boxes
 	c.boxes = map[string]*outbox{}
 	c.mu.Unlock()
+	defer c.held.close()
 	for name, b := range boxes {
-		if n := b.q.Close(); n > 0 {
+		n := b.q.Close()
+		if files := b.waitingFiles(); files != nil {
+			n += files.Close()
+		}
+		if n > 0 {
 			c.log.Warn("messages lost: they were in memory only", "peer", name, "n", n)
 		}
 	}
@@ -475,11 +492,19 @@ type outbox struct {
 	link *peerLink     // nil while the peer is away
 	up   chan struct{} // closed when there is a link
 	held int           // those who need the outbox to stay: see hold
+
+	files   *queue.Queue // messages with files, nil until there is one
+	sending bool         // fileLoop runs
 }
 
 func newOutbox(c *Connector, name string) *outbox {
+	return &outbox{name: name, q: c.newQueue(), up: make(chan struct{})}
+}
+
+// newQueue returns a queue for a peer.
+func (c *Connector) newQueue() *queue.Queue {
 	cfg := c.cfg.Load()
-	return &outbox{name: name, q: queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities), up: make(chan struct{})}
+	return queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
 }
 
 // current returns the link, nil while the peer is away.

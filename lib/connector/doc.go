@@ -4,6 +4,7 @@
 // A message on its way, and who moves it:
 //
 //	program --socket--> intake --put--> outbox queue --feed--> peer's link
+//	                      with a file: --put--> its queue of files --fileLoop--> outbox queue
 //	peer's link --> peerLink --put--> inbox queue --feed--> program's link
 //
 // Goroutines. Every one is started here or in the package named:
@@ -16,6 +17,8 @@
 //	dial loop                 start (client)       the connection        stop                 stop
 //	watch for deletions       start (server)       nothing               stop                 stop
 //	receiver pump, per type   start                a link to a receiver  stop, last thing     stop
+//	files to a peer           sendFiles             one message           none waits, stop     stop
+//	file from a peer          peerLink              its stage             the link ends        runPeer
 //	connection, local         local.Serve          intake or program     connection, context  accept loop
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop
 //	link's writer             link.Run             the batch             link closes          link.Run

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"aioc/lib/link"
@@ -30,7 +31,17 @@ type peerLink struct {
 	run   wire.Batch
 	first uint64
 	pubs  []byte // publications, ready for their subscribers
+
+	incoming map[string]*inFile       // files on their way here, by id; owned by the link's reader
+	files    sync.WaitGroup           // what writes them
+	known    chan struct{}            // closed when it is known what the other end speaks
+	chunky   atomic.Bool              // it takes files in chunks
+	feed     chunkFeed                // those on their way there
+	sending  atomic.Pointer[outgoing] // the file that is on its way
 }
+
+// chunks reports whether the other end takes files ahead of their messages.
+func (p *peerLink) chunks() bool { return p.chunky.Load() }
 
 // route is how frames with a certain header are handled.
 type route struct {
@@ -118,8 +129,7 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 		header = wire.AppendEdited(nil, h.Raw, wire.Edit{Key: "transport_id"})
 	}
 	if h.WithFile != nil {
-		header, bin = withoutFile(header, f)
-		p.c.drop("file refused: no file_recv_config", p.box.name, p.how.typ, 1)
+		header, bin = p.receiveFile(header, f)
 	}
 	if h.ResponseID != nil && p.c.waiters.any() {
 		if l := p.c.waiters.take(requestKey(p.box.name, p.how.typ, h.ResponseID)); l != nil {
@@ -230,6 +240,12 @@ func (p *peerLink) control(f *wire.Frame) error {
 		if p.c.server {
 			return p.subscription(f.Data)
 		}
+	case wire.TypeFile:
+		return p.offered(f)
+	case wire.TypeChunk:
+		return p.chunk(f)
+	case wire.TypeFileAck:
+		return p.fileAnswer(f)
 	case wire.TypeNack:
 		p.c.log.Warn("refused by the peer", "peer", p.box.name, "err", link.Clip(string(f.Header.Error)))
 		return nil

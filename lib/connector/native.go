@@ -20,9 +20,8 @@ import (
 // also consume and call commands.
 type program struct {
 	intake
-	caller local.Caller
-	late   lateLink
-	fed    bool
+	late lateLink
+	fed  bool
 }
 
 // Info is what a connector tells a program that announces itself on its own
@@ -66,8 +65,8 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	defer leave()
-	p := &program{caller: caller}
-	p.intake = intake{c: c, conn: conn, ctx: ctx, native: true}
+	p := &program{}
+	p.intake = intake{c: c, conn: conn, ctx: ctx, caller: caller, native: true}
 	p.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: p, Log: c.log, PassPings: true,
 		Extensions: extensions, Info: c.info,

@@ -12,6 +12,7 @@ import (
 
 	"aioc/lib/config"
 	"aioc/lib/link"
+	"aioc/lib/local"
 	"aioc/lib/queue"
 	"aioc/lib/wire"
 )
@@ -26,6 +27,7 @@ type intake struct {
 	l      *link.Link
 	conn   *net.UnixConn
 	ctx    context.Context // ends when messages are taken no more
+	caller local.Caller    // who the program is
 	native bool            // our own socket: everything is answered
 	wait   bool            // the program waits for a peer that is away
 
@@ -51,6 +53,7 @@ type decision struct {
 	ping    bool
 	fan     *fan // on a broker: a publication, to be spread
 	await   bool
+	file    bool   // the message names a file
 	ack     bool   // the sender waits for the peer's acknowledgement
 	id      []byte // request_id
 	answer  []byte // transport_id: to be answered with it
@@ -97,7 +100,7 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 		}
 		return nil
 	}
-	if h.ping || h.await || h.ack || h.answer != nil {
+	if h.ping || h.await || h.ack || h.file || h.answer != nil {
 		if err := in.Flush(); err != nil {
 			return err
 		}
@@ -259,6 +262,7 @@ func (in *intake) away() *link.Refusal {
 // single handles one frame that is not simply passed on.
 func (in *intake) single(n uint64, f *wire.Frame) error {
 	h := &in.how
+	put := false
 	if why := in.away(); why != nil {
 		in.notNow(n, h, why)
 		if h.await && !in.native {
@@ -272,6 +276,22 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 	}
 	if h.ping && !h.await {
 		return nil // an answer to nobody's question
+	}
+	if h.file {
+		if header == nil {
+			header = f.Header.Raw
+		}
+		id := newFileID()
+		var why *link.Refusal
+		if header, why = in.admitFile(id, header, f.Header.WithFile); why != nil {
+			in.refuse(n, h, why)
+			return nil
+		}
+		defer func() {
+			if !put {
+				in.c.held.drop(id)
+			}
+		}()
 	}
 	raw := f.Raw
 	if header != nil {
@@ -309,8 +329,16 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 	}
 	note := in.note(n, h, key)
 	for {
-		err := h.box.q.PutNote(h.typ, raw, note)
+		q := h.box.q
+		if h.file {
+			q = in.c.fileQueue(h.box)
+		}
+		err := q.PutNote(h.typ, raw, note)
 		if err == nil {
+			put = true
+			if h.file {
+				in.c.sendFiles(h.box)
+			}
 			if h.answer != nil && !h.ack {
 				in.answered(h, nil)
 			}
@@ -323,7 +351,7 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 			}
 			continue
 		}
-		if err := in.room(h.box.q, h.typ, len(raw), err); err != nil {
+		if err := in.room(q, h.typ, len(raw), err); err != nil {
 			return err
 		}
 	}
@@ -471,9 +499,7 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 		}
 		edits = append(edits, strangeKeys(h)...)
 	}
-	if h.WithFile != nil {
-		return refuse("bad", "files cannot be sent")
-	}
+	d.file = h.WithFile != nil && !d.ping
 	if h.ResponseID != nil && !d.ping && d.typ != wire.TypePubSub {
 		// The original disconnects when it gets a response that it cannot place.
 		if c0 := h.ResponseID[0]; c0 == '{' || c0 == '[' {
@@ -524,12 +550,12 @@ func (c *Connector) reader(conn net.Conn) *wire.Reader {
 
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
-	_, leave, ok := c.meet(conn)
+	caller, leave, ok := c.meet(conn)
 	if !ok {
 		return
 	}
 	defer leave()
-	in := &intake{c: c, conn: conn, ctx: ctx}
+	in := &intake{c: c, conn: conn, ctx: ctx, caller: caller}
 	in.l = link.New(conn, c.reader(conn), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
 		TooBig: func(f *wire.Frame) {

@@ -18,7 +18,7 @@ import (
 )
 
 // extensions are what this connector speaks beyond the original.
-var extensions = []string{wire.ExtAckTo, wire.ExtFlow}
+var extensions = []string{wire.ExtAckTo, wire.ExtFlow, wire.ExtChunk}
 
 // maxGreeting is how long messages wait for the other end to say what it speaks.
 // One of this toolkit says so at once; a Python client may say nothing.
@@ -70,13 +70,13 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errors.New("too many peers")
 	}
 	defer c.release(box)
-	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{}), welcome: conn.Welcome}
+	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome}
 	p.replace(ctx)
 
 	// Nothing is sent before it is known whether the other end can refuse it:
 	// one that does not know us yet would drop what finds no room.
 	var late lateLink
-	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late, p.refused)) })
+	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late, &p.feed, p.refused)) })
 	started := time.Now()
 	o := link.Options{
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
@@ -87,7 +87,9 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		},
 		AckDelay: ackDelay,
 		Greeted: func(f *wire.Frame) {
+			p.chunky.Store(f != nil && f.Header.Speaks(wire.ExtChunk))
 			p.greeted.Store(true)
+			close(p.known)
 			if !c.server {
 				p.subscribe(f == nil || f.Header.Extensions == nil)
 			}
@@ -114,6 +116,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	ungreeted := time.AfterFunc(maxGreeting, feed)
 	err := p.l.Run(ctx)
 	ungreeted.Stop()
+	p.endFiles()
 	p.detach()
 	c.waiters.fail(box.name)
 	switch {
@@ -208,7 +211,7 @@ func (c *Connector) forget(b *outbox) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.mu.Lock()
-	unused := b.link == nil && b.held == 0
+	unused := b.link == nil && b.held == 0 && (b.files == nil || b.files.Len() == 0)
 	b.mu.Unlock()
 	if unused && c.boxes[b.name] == b && b.q.CloseIfEmpty() {
 		delete(c.boxes, b.name)

@@ -16,7 +16,14 @@ import (
 // peerFeed gives the messages of an outbox to the link to its peer.
 type peerFeed struct {
 	*queue.Taker
+	chunks  *chunkFeed      // go between the messages
 	refused func(why error) // a message was refused by the peer
+}
+
+func (f *peerFeed) Take(b *wire.Batch, max, count int) int {
+	n := f.Taker.Take(b, max, count)
+	f.chunks.take(b)
+	return n
 }
 
 func (f *peerFeed) DoneOne(n uint64, err error) bool {
@@ -48,14 +55,14 @@ func numbered(n uint64, frame []byte) []byte {
 
 // newPeerFeed returns a feed; l is asked, later, whether the other end counts,
 // and refused is told why a message was not taken.
-func newPeerFeed(q *queue.Queue, l *lateLink, refused func(error)) *peerFeed {
+func newPeerFeed(q *queue.Queue, l *lateLink, chunks *chunkFeed, refused func(error)) *peerFeed {
 	edit := func(n uint64, note *queue.Note, frame []byte) []byte {
 		if note.WaitForAck && !l.acks() {
 			return numbered(n, frame)
 		}
 		return frame
 	}
-	return &peerFeed{q.Taker(l.wake, edit), refused}
+	return &peerFeed{q.Taker(l.wake, edit), chunks, refused}
 }
 
 // lateLink is a link that is made after what it is used by.

@@ -8,7 +8,6 @@ import (
 	"aioc/lib/api"
 	"aioc/lib/config"
 	"aioc/lib/control"
-	"aioc/lib/wire"
 )
 
 // notTaken fails the test unless err is a *api.NotTaken for the reason, of the
@@ -205,17 +204,4 @@ func command(t testing.TB, n *node, name string, kwargs map[string]any) string {
 		t.Fatalf("%s: %s", name, result)
 	}
 	return result
-}
-
-func TestFilesAreRefused(t *testing.T) {
-	s := server(t)
-	c := s.client(t, "c1")
-	cl := c.open(t)
-	out := cl.Sender(api.SendOptions{})
-	h := wire.AppendEdited(nil, cl.Header("any", ""), wire.Edit{Key: "with_file", Value: []byte(`{"src_path": "/etc/passwd", "dst_type": "x", "dst_name": "y", "delete": false}`)})
-	if err := out.Put(h, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	_, err := out.Finish(within(t))
-	notTaken(t, err, 0, "bad")
 }

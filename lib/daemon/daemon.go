@@ -279,7 +279,6 @@ func idle(c *config.Config) (warnings []string) {
 	}
 	warn(c.PersistSend.All || len(c.PersistSend.Names) > 0 || c.PersistRecv.All || len(c.PersistRecv.Names) > 0,
 		"disk_persistence_send and disk_persistence_recv have no effect: messages wait in memory")
-	warn(len(c.FileTargets) > 0, "file_recv_config has no effect: files are not stored")
 	return warnings
 }
 

@@ -36,6 +36,7 @@ func classify(h *wire.Header) kind {
 	case wire.TypePing:
 		return ping
 	case wire.TypeConsume, wire.TypeEmpty, wire.TypeCall, wire.TypeSubscribe,
+		wire.TypeFile, wire.TypeChunk, wire.TypeFileAck,
 		wire.TypeHelloPlain, wire.TypeHelloTLS, wire.TypeSSL, wire.TypeToken:
 		return control
 	}

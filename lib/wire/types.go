@@ -19,6 +19,9 @@ const (
 	TypeEmpty     = "_empty"     // what a program consumes is empty for now
 	TypeSubscribe = "_subscribe" // what a client subscribes to, for its broker
 	TypeCall      = "_call"      // a command and its reply
+	TypeFile      = "_file"      // a file is offered that belongs to a message
+	TypeChunk     = "_chunk"     // a piece of it, or its end
+	TypeFileAck   = "_file_ack"  // how much of it is there, or why it is not wanted
 )
 
 // HelloData is the data of a hello frame.
@@ -35,6 +38,7 @@ const AnnounceID = "aioc"
 const (
 	ExtAckTo = "ackto" // frames are counted; one _ack covers all up to a number
 	ExtFlow  = "flow"  // a type can be parked by _nack and resumed
+	ExtChunk = "chunk" // files come before their messages, in pieces between others
 )
 
 // Reserved reports whether a message type is kept for the protocol.

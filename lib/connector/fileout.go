@@ -1,0 +1,639 @@
+package connector
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"sync"
+	"time"
+
+	"aioc/lib/link"
+	"aioc/lib/local"
+	"aioc/lib/queue"
+	"aioc/lib/transfer"
+	"aioc/lib/wire"
+)
+
+// A message with a file waits in a queue of its own beside the peer's, so that
+// a big file holds up no other message. One goroutine for each peer takes from
+// it, as long as there is something: it brings the file over, and then puts the
+// message into the peer's queue. Messages with files keep their order; others
+// may pass them by.
+//
+// What is noted of such a message while it waits:
+//
+//	file_caller  [uid, gid...]  who named the file
+//	file_id      hex digits     of the transfer, the same after a restart
+
+const (
+	embedMax = 256 << 10 // bytes of a file that goes inside its message
+
+	// fullPause is how long a file waits that the receiver has no room for.
+	fullPause = 10 * time.Second
+	// maxRestarts is how often a file is sent again that arrived damaged.
+	maxRestarts = 3
+	// maxHeld bounds the files that are open while their messages wait.
+	maxHeld = 256
+)
+
+// errLinkDown means that the link ended while a file was on its way.
+var errLinkDown = errors.New("link down")
+
+// held are the files of messages that wait, open, so that a program may remove
+// its file as soon as the message was taken.
+type held struct {
+	mu sync.Mutex
+	m  map[string]*transfer.Source // by file_id
+}
+
+// add keeps s, if there is room, and reports whether it does.
+func (h *held) add(id string, s *transfer.Source) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.m) >= maxHeld {
+		return false
+	}
+	if h.m == nil {
+		h.m = map[string]*transfer.Source{}
+	}
+	h.m[id] = s
+	return true
+}
+
+// take returns what was kept, or nil.
+func (h *held) take(id string) *transfer.Source {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.m[id]
+	delete(h.m, id)
+	return s
+}
+
+// drop closes what was kept, if it is there.
+func (h *held) drop(id string) {
+	if s := h.take(id); s != nil {
+		s.Close()
+	}
+}
+
+// close closes all.
+func (h *held) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.m {
+		s.Close()
+	}
+	h.m = nil
+}
+
+// callerOf is who may read what the program at the other end may read.
+func callerOf(l local.Caller) transfer.Caller {
+	c := transfer.Caller{UID: l.UID, GIDs: []int{l.GID}}
+	if l.UID == 0 || l.UID == os.Geteuid() {
+		return c
+	}
+	if u, err := user.LookupId(strconv.Itoa(l.UID)); err == nil {
+		groups, _ := u.GroupIds() // without: fewer rights
+		for _, g := range groups {
+			if gid, err := strconv.Atoi(g); err == nil {
+				c.GIDs = append(c.GIDs, gid)
+			}
+		}
+	}
+	return c
+}
+
+// admitFile prepares the header of a message that names a file. The file is
+// opened here, with the rights of the program, and kept open as long as there
+// is room for that. One that cannot be opened is refused where the program is
+// told so; a Python program's message goes without it, as with the original.
+func (in *intake) admitFile(id string, header []byte, withFile []byte) ([]byte, *link.Refusal) {
+	file, err := transfer.Parse(withFile)
+	if err != nil {
+		return nil, &link.Refusal{Reason: "bad", Text: err.Error()}
+	}
+	caller := callerOf(in.caller)
+	src, err := transfer.OpenSource(file.Source, caller)
+	if err == nil {
+		if most := in.c.cfg.Load().MaxFileSend; src.Size > most {
+			src.Close()
+			err = &transfer.Error{Reason: "size", Text: fmt.Sprintf("%s: %d bytes, at most %d can be sent (max_size_file_upload_send)", file.Source, src.Size, most)}
+		} else if !in.c.held.add(id, src) {
+			src.Close()
+		}
+	}
+	if err != nil && in.native {
+		reason := "bad"
+		if fileReason(err) == "permission" {
+			reason = "permission"
+		}
+		return nil, &link.Refusal{Reason: reason, Text: err.Error()}
+	}
+	return wire.AppendEdited(nil, header,
+		wire.Edit{Key: "file_caller", Value: appendCaller(nil, caller)},
+		wire.Edit{Key: "file_id", Value: wire.AppendString(nil, id)}), nil
+}
+
+func newFileID() string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// appendCaller appends a caller as a JSON array of numbers.
+func appendCaller(dst []byte, c transfer.Caller) []byte {
+	dst = strconv.AppendInt(append(dst, '['), int64(c.UID), 10)
+	for _, g := range c.GIDs {
+		dst = strconv.AppendInt(append(dst, ", "...), int64(g), 10)
+	}
+	return append(dst, ']')
+}
+
+// parseCaller reads what appendCaller wrote. What is no such array has no
+// rights.
+func parseCaller(array []byte) transfer.Caller {
+	c := transfer.Caller{UID: -1}
+	for i, text := range bytes.Split(bytes.Trim(array, "[] "), []byte(", ")) {
+		n, err := strconv.Atoi(string(text))
+		switch {
+		case err != nil:
+			return transfer.Caller{UID: -1}
+		case i == 0:
+			c.UID = n
+		default:
+			c.GIDs = append(c.GIDs, n)
+		}
+	}
+	return c
+}
+
+// fileQueue returns the queue of messages with files.
+func (c *Connector) fileQueue(b *outbox) *queue.Queue {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.files == nil {
+		b.files = c.newQueue()
+	}
+	return b.files
+}
+
+// waitingFiles returns that queue if there is one.
+func (b *outbox) waitingFiles() *queue.Queue {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.files
+}
+
+// sendFiles sees to it that what waits in the queue of messages with files is
+// sent, as long as the connector is not stopped.
+func (c *Connector) sendFiles(b *outbox) {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s == nil || b.sending || b.files == nil {
+		return
+	}
+	b.sending = true
+	b.held++ // the peer's queue stays meanwhile
+	s.all.Go(func() { c.fileLoop(s.pumped, b) })
+}
+
+// fileLoop sends the files for one peer until none waits.
+func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
+	defer c.release(b)
+	t := b.files.Taker(func() {}, nil)
+	defer t.Close() // what was not sent goes back
+	for {
+		var batch wire.Batch
+		b.mu.Lock()
+		n := t.Take(&batch, 1, 1)
+		if n == 0 || ctx.Err() != nil {
+			b.sending = false
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
+		err := c.sendFile(ctx, b, batch.Spans[0])
+		if ctx.Err() != nil {
+			b.mu.Lock()
+			b.sending = false
+			b.mu.Unlock()
+			return
+		}
+		t.DoneOne(t.Numbered(), err)
+	}
+}
+
+// outgoing is a message with its file, on its way to a peer.
+type outgoing struct {
+	c      *Connector
+	b      *outbox
+	f      wire.Frame
+	file   transfer.File
+	caller transfer.Caller
+	id     string
+	header []byte // without what was noted
+	src    *transfer.Source
+	sum    hash.Hash // of the first summed bytes
+	summed int64
+
+	mu      sync.Mutex // guards what follows
+	changed chan struct{}
+	started bool
+	acked   int64
+	done    bool
+	refused *transfer.Error
+}
+
+// sendFile brings one message with its file to the peer. It returns when the
+// peer has taken it, with an error when it is not to be sent again.
+func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) error {
+	f, err := wire.ParseFrame(frame)
+	if err != nil {
+		return err
+	}
+	o := &outgoing{c: c, b: b, f: f, caller: parseCaller(f.Header.Field("file_caller")), changed: make(chan struct{}, 1)}
+	o.id, _ = wire.Text(f.Header.Field("file_id"))
+	o.file, err = transfer.Parse(f.Header.WithFile)
+	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"})
+	if err == nil {
+		err = o.open()
+	}
+	if o.src != nil {
+		defer o.src.Close()
+	}
+	if err == nil {
+		err = o.deliver(ctx)
+	}
+	var failure *transfer.Error
+	if errors.As(err, &failure) {
+		// The program at the other end learns it.
+		c.fileFailed("file not sent", err, b.name, string(f.Header.Type))
+		return o.put(ctx, o.with(wire.Edit{Key: "file_error", Value: wire.AppendString(nil, failure.Text)}), nil)
+	}
+	if err == nil && !o.file.Keep {
+		if err := o.src.Remove(o.caller); err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.fileFailed("file sent, but not removed", err, b.name, string(f.Header.Type))
+		}
+	}
+	return err
+}
+
+// open opens the file, or takes it as it was opened when the message came.
+func (o *outgoing) open() (err error) {
+	if o.src = o.c.held.take(o.id); o.src == nil {
+		if o.src, err = transfer.OpenSource(o.file.Source, o.caller); err != nil {
+			return err
+		}
+	}
+	if most := o.c.cfg.Load().MaxFileSend; o.src.Size > most {
+		return &transfer.Error{Reason: "size", Text: fmt.Sprintf("%s cannot send too large file of size %d", o.c.id, o.src.Size)}
+	}
+	return nil
+}
+
+// with returns with_file with edits. It always says where the file begins in
+// the binary part: a Python receiver would guess wrong without.
+func (o *outgoing) with(edits ...wire.Edit) []byte {
+	own := strconv.Itoa(len(o.f.Binary))
+	return wire.AppendEdited(nil, o.f.Header.WithFile, append(edits, wire.Edit{Key: "binary_offset", Value: []byte(own)})...)
+}
+
+// deliver waits for the peer and sends it the file and the message.
+func (o *outgoing) deliver(ctx context.Context) error {
+	for {
+		p, err := o.peer(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.src.Size <= embedMax:
+			return o.embed(ctx, p)
+		case !p.chunks():
+			return o.pieces(ctx, p)
+		}
+		sum, err := o.transfer(ctx, p)
+		if errors.Is(err, errLinkDown) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return o.put(ctx, o.with(o.sent(sum)), nil)
+	}
+}
+
+// sent notes in with_file which file belongs to the message.
+func (o *outgoing) sent(sum string) wire.Edit {
+	return wire.Edit{Key: "transfer", Value: fmt.Appendf(nil, `["%s", %d, "%s"]`, o.id, o.src.Size, sum)}
+}
+
+// peer waits for a link of which it is known what the other end speaks.
+func (o *outgoing) peer(ctx context.Context) (*peerLink, error) {
+	for {
+		if p := o.b.current(); p != nil {
+			select {
+			case <-p.known:
+				return p, nil
+			case <-p.over:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		select {
+		case <-o.b.whenUp():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// embed sends a small file inside its message.
+func (o *outgoing) embed(ctx context.Context, p *peerLink) error {
+	content := make([]byte, o.src.Size)
+	if err := o.readAt(content, 0); err != nil {
+		return err
+	}
+	var edits []wire.Edit
+	if p.chunks() {
+		sum := sha256.Sum256(content)
+		edits = append(edits, o.sent(hex.EncodeToString(sum[:])))
+	}
+	return o.put(ctx, o.with(edits...), content)
+}
+
+// pieces sends a file inside messages, as the original does: one, or several of
+// max_size_chunk_upload bytes of which each has all else of the message too.
+func (o *outgoing) pieces(ctx context.Context, p *peerLink) error {
+	most := o.c.cfg.Load().MaxFileChunkSize
+	count := int((o.src.Size + most - 1) / most)
+	for i := range count {
+		off := int64(i) * most
+		content := make([]byte, min(most, o.src.Size-off))
+		if err := o.readAt(content, off); err != nil {
+			return err
+		}
+		withFile := o.with()
+		if count > 1 {
+			withFile = transfer.Piece(withFile, o.file.Name, i+1, count)
+		}
+		if err := o.put(ctx, withFile, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAt fills b from the file.
+func (o *outgoing) readAt(b []byte, off int64) error {
+	n, err := o.src.ReadAt(b, off)
+	switch {
+	case n == len(b):
+		return nil
+	case err == io.EOF:
+		return &transfer.Error{Reason: "missing", Text: o.file.Source + ": it became shorter while it was sent"}
+	}
+	return &transfer.Error{Reason: "disk", Text: fmt.Sprintf("%s: %v", o.file.Source, err)}
+}
+
+// put puts the message into the peer's queue, with content behind its binary
+// part, and waits until the peer has taken it.
+func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
+	h := o.f.Header
+	bin := append(o.f.Binary[:len(o.f.Binary):len(o.f.Binary)], content...)
+	edits := []wire.Edit{{Key: "with_file", Value: withFile}}
+	if len(bin) > 0 {
+		edits = append(edits, wire.Edit{Key: "with_binary", Value: []byte("true")})
+	} else {
+		bin = nil
+	}
+	frame, err := wire.AppendFrame(nil, wire.AppendEdited(nil, o.header, edits...), o.f.Data, bin)
+	if err != nil {
+		return &link.Refusal{Reason: "size", Text: err.Error()}
+	}
+	typ := string(h.Type)
+	taken := make(chan error, 1)
+	note := &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { taken <- err }}
+	for {
+		err := o.b.q.PutNote(typ, frame, note)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrFull) {
+			return err
+		}
+		room := make(chan struct{})
+		o.b.q.OnRoom(typ, len(frame), func() { close(room) })
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case err := <-taken:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// transfer brings the file over to an end that takes it ahead of its message,
+// and returns its sum. When the link ends it goes on, on the next one, where
+// the other end says.
+func (o *outgoing) transfer(ctx context.Context, p *peerLink) (sum string, err error) {
+	p.sending.Store(o)
+	defer p.sending.Store(nil)
+	defer p.feed.idle()
+	for restarts := 0; ; {
+		o.mu.Lock()
+		o.started, o.acked, o.done, o.refused = false, 0, false, nil
+		o.mu.Unlock()
+		if err := p.l.Send([]wire.Edit{
+			{Key: "message_type", Value: []byte(`"` + wire.TypeFile + `"`)},
+			{Key: "file", Value: wire.AppendString(nil, o.id)},
+			{Key: "size", Value: strconv.AppendInt(nil, o.src.Size, 10)},
+		}, wire.AppendEdited(nil, o.header, wire.Edit{Key: "with_file", Value: o.with()}), nil); err != nil {
+			return "", errLinkDown
+		}
+		if err = o.wait(ctx, p, func() bool { return o.started }); err == nil {
+			sum, err = o.chunks(ctx, p)
+		}
+		var why *transfer.Error
+		switch {
+		case errors.As(err, &why) && why.Reason == "full":
+			o.c.fileFailed("file waits: no room at the receiver", err, o.b.name, string(o.f.Header.Type))
+			select {
+			case <-time.After(fullPause):
+			case <-p.l.Done():
+				return "", errLinkDown
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		case err == errDamaged:
+			if restarts++; restarts > maxRestarts {
+				return "", &transfer.Error{Reason: "digest", Text: o.file.Source + ": it changed while it was sent"}
+			}
+		default:
+			return sum, err
+		}
+	}
+}
+
+// errDamaged means that the file has to be sent from its beginning.
+var errDamaged = errors.New("file damaged")
+
+// fileAnswer handles _file_ack.
+func (p *peerLink) fileAnswer(f *wire.Frame) error {
+	id, _ := wire.Text(f.Header.Field("file"))
+	o := p.sending.Load()
+	if o == nil || o.id != id {
+		return nil // of one that we gave up
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f.Header.Error != nil {
+		reason, _ := wire.Text(f.Header.Field("reason"))
+		o.refused = &transfer.Error{Reason: fileWord(reason), Text: link.Clip(string(f.Header.Error))}
+	} else {
+		off, err := strconv.ParseInt(string(f.Header.Field("offset")), 10, 64)
+		if err != nil || off < 0 || off > o.src.Size {
+			return fmt.Errorf("%w: _file_ack", link.ErrProtocol)
+		}
+		o.acked, o.started = off, true
+		o.done = string(f.Header.Field("done")) == "true"
+	}
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// fileWord is a reason that a peer gave, if it is one of those that there are.
+func fileWord(reason string) string {
+	switch reason {
+	case "name", "directory", "type", "size", "exists", "full", "disk", "refused", "missing", "digest", "permission":
+		return reason
+	}
+	return "bad"
+}
+
+// wait waits until ready, called with mu held, is true.
+func (o *outgoing) wait(ctx context.Context, p *peerLink, ready func() bool) error {
+	for {
+		o.mu.Lock()
+		ok, refused := ready(), o.refused
+		o.mu.Unlock()
+		switch {
+		case refused != nil:
+			return refused
+		case ok:
+			return nil
+		}
+		select {
+		case <-o.changed:
+		case <-p.l.Done():
+			return errLinkDown
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// chunks sends the file from where the other end is, to its end.
+func (o *outgoing) chunks(ctx context.Context, p *peerLink) (sum string, err error) {
+	o.mu.Lock()
+	off, done := o.acked, o.done
+	o.mu.Unlock()
+	if err := o.summedTo(ctx, off); err != nil {
+		return "", err
+	}
+	buf := chunkBuffers.get()[:chunkBytes]
+	defer chunkBuffers.put(buf)
+	for off < o.src.Size {
+		if err := o.wait(ctx, p, func() bool { return off-o.acked < fileWindow }); err != nil {
+			return "", err
+		}
+		part := buf[:min(chunkBytes, o.src.Size-off)]
+		if err := o.readAt(part, off); err != nil {
+			return "", err
+		}
+		_, _ = o.sum.Write(part) // never fails
+		o.summed += int64(len(part))
+		edits := o.chunkEdits(off)
+		if allZero(part) {
+			edits = append(edits, wire.Edit{Key: "zeros", Value: strconv.AppendInt(nil, int64(len(part)), 10)})
+			off += int64(len(part))
+			part = nil
+		} else {
+			off += int64(len(part))
+		}
+		if err := p.feed.push(ctx, p.l, edits, part); err != nil {
+			return "", err
+		}
+	}
+	sum = hex.EncodeToString(o.sum.Sum(nil))
+	if done {
+		return sum, nil
+	}
+	o.mu.Lock()
+	o.acked = -1
+	o.mu.Unlock()
+	if err := p.feed.push(ctx, p.l, append(o.chunkEdits(off), wire.Edit{Key: "sum", Value: wire.AppendString(nil, sum)}), nil); err != nil {
+		return "", err
+	}
+	err = o.wait(ctx, p, func() bool { return o.done || o.acked == 0 })
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil && !o.done {
+		o.sum, o.summed = nil, 0
+		err = errDamaged
+	}
+	return sum, err
+}
+
+// summedTo makes the sum that of the first off bytes.
+func (o *outgoing) summedTo(ctx context.Context, off int64) error {
+	if o.sum == nil || o.summed != off {
+		o.sum, o.summed = sha256.New(), 0
+	}
+	buf := chunkBuffers.get()[:chunkBytes]
+	defer chunkBuffers.put(buf)
+	for o.summed < off {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		part := buf[:min(chunkBytes, off-o.summed)]
+		if err := o.readAt(part, o.summed); err != nil {
+			return err
+		}
+		_, _ = o.sum.Write(part) // never fails
+		o.summed += int64(len(part))
+	}
+	return nil
+}
+
+func (o *outgoing) chunkEdits(off int64) []wire.Edit {
+	return []wire.Edit{
+		{Key: "message_type", Value: []byte(`"` + wire.TypeChunk + `"`)},
+		{Key: "file", Value: wire.AppendString(nil, o.id)},
+		{Key: "offset", Value: strconv.AppendInt(nil, off, 10)},
+	}
+}
+
+var zeroChunk [chunkBytes]byte
+
+func allZero(b []byte) bool { return bytes.Equal(b, zeroChunk[:len(b)]) }

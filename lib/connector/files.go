@@ -1,0 +1,199 @@
+package connector
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+
+	"aioc/lib/access"
+	"aioc/lib/transfer"
+	"aioc/lib/wire"
+)
+
+// receiveFile stores the file that came with a message. It returns the header
+// and the binary part for the program, which learns where the file is, or why
+// it is not there: the message is delivered in any case. header is the message's
+// own if it is nil.
+func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte) {
+	h := f.Header
+	if header == nil {
+		header = h.Raw
+	}
+	file, err := transfer.Parse(h.WithFile)
+	bin, content := file.Split(h, f.Binary)
+	stored, failure := "", ""
+	if err == nil && file.Error == "" {
+		stored, err = p.c.store(p.box.name, h, &file, bytes.NewReader(content), int64(len(content)))
+	}
+	if err != nil {
+		failure = err.Error()
+		p.c.fileFailed("file not stored", err, p.box.name, string(h.Type))
+	}
+	edits := []wire.Edit{{Key: "with_file", Value: transfer.Note(h.WithFile, stored, failure)}}
+	if len(bin) == 0 {
+		bin = nil
+		edits = append(edits, wire.Edit{Key: "with_binary"})
+	}
+	return wire.AppendEdited(nil, header, edits...), bin
+}
+
+// fileFailed counts and logs a file that was not stored, or not sent.
+func (c *Connector) fileFailed(what string, err error, peer, messageType string) {
+	reason := fileReason(err)
+	c.counts.add(what+": "+reason, 1)
+	c.fold.Warn(what+"\x00"+reason+"\x00"+peer, 1, what,
+		slog.String("peer", peer), slog.String("type", messageType), slog.String("reason", reason), slog.String("err", err.Error()))
+}
+
+// fileReason is the word for an error with a file.
+func fileReason(err error) string {
+	var e *transfer.Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return "bad"
+}
+
+// target opens the directory in which the file of a message from peer lands.
+func (c *Connector) target(peer string, h *wire.Header, file *transfer.File) (*transfer.Dir, transfer.Place, error) {
+	cfg := c.cfg.Load()
+	t, ok := cfg.FileTargets[file.Type]
+	if !ok {
+		return nil, transfer.Place{}, &transfer.Error{Reason: "type", Text: "the receiver has no file_recv_config for the dst_type"}
+	}
+	place, err := transfer.Find(t.Directory, h, file)
+	if err != nil {
+		return nil, place, err
+	}
+	if c.hooks.TargetDirectory != nil {
+		dir, err := c.hooks.TargetDirectory(context.Background(), access.File{
+			Type: file.Type, Name: file.Name, Message: string(h.Type), Source: peer, Header: h.Raw})
+		if err != nil {
+			return nil, place, &transfer.Error{Reason: "refused", Text: "the receiver does not want the file"}
+		}
+		if dir != "" {
+			place = place.Below(dir)
+		}
+	}
+	rules := transfer.Rules{Owner: t.Owner, Override: t.Override, Max: cfg.MaxFileRecv}
+	if rules.Mode, err = t.FileMode(); err != nil {
+		return nil, place, err
+	}
+	if t.AnyOwner && file.Owner != "" {
+		rules.Owner = file.Owner
+	}
+	d, err := transfer.Open(place, rules)
+	if err != nil {
+		return nil, place, err
+	}
+	if err := d.Vacant(place.Name); err != nil && file.Sent == nil {
+		d.Close()
+		return nil, place, err
+	}
+	return d, place, nil
+}
+
+// store puts the file of a message from peer in its place and returns its name;
+// "" for a chunk that is not the last.
+func (c *Connector) store(peer string, h *wire.Header, file *transfer.File, content io.Reader, size int64) (stored string, err error) {
+	d, place, err := c.target(peer, h, file)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	defer func() {
+		if why := d.Unowned(); why != nil {
+			c.counts.add("file without its owner", 1)
+			c.fold.Warn("owner\x00"+why.Error(), 1, "file stored, but its owner is this connector's", slog.String("err", why.Error()))
+		}
+	}()
+	if file.Sent == nil {
+		s, err := d.Create()
+		if err != nil {
+			return "", err
+		}
+		if _, err = io.Copy(s, content); err == nil {
+			if c := file.Chunk; c != nil {
+				return s.Add(transfer.StageID(peer, place.Path()+"\x00"+string(h.RequestID)), c, place.Name)
+			}
+			stored, err = s.Land(place.Name)
+		}
+		if err != nil {
+			s.Discard()
+		}
+		return stored, err
+	}
+
+	// The message may come again, because there was no room for it, or because
+	// of a crash.
+	key := transfer.StageID(peer, file.Sent.ID)
+	if stored, ok := c.landed.get(key); ok {
+		return stored, nil
+	}
+	defer func() {
+		if err == nil {
+			c.landed.put(key, stored)
+		}
+	}()
+	var s *transfer.Stage
+	if size > 0 || file.Sent.Size == 0 { // with the message
+		if size != file.Sent.Size {
+			return "", &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
+		}
+		if s, err = d.Create(); err != nil {
+			return "", err
+		}
+		_, err = io.Copy(s, content)
+	} else if s, err = d.Sealed(key); err == nil && s.Offset() != file.Sent.Size {
+		err = &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
+	}
+	if s != nil && err == nil {
+		stored, err = s.Land(place.Name)
+	}
+	if err != nil && s != nil {
+		s.Discard()
+	}
+	if err != nil && d.Has(place.Name, file.Sent.Size, file.Sent.Sum) {
+		return place.Path(), nil
+	}
+	return stored, err
+}
+
+// maxLanded is how many files that landed are remembered.
+const maxLanded = 4096
+
+// landed remembers where files landed, for messages that come again.
+type landed struct {
+	mu   sync.Mutex
+	path map[string]string
+	ring []string // the keys, oldest at next
+	next int
+}
+
+func (l *landed) get(key string) (path string, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	path, ok = l.path[key]
+	return path, ok
+}
+
+func (l *landed) put(key, path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path == nil {
+		l.path = map[string]string{}
+	}
+	if _, known := l.path[key]; !known {
+		if len(l.ring) < maxLanded {
+			l.ring = append(l.ring, key)
+		} else {
+			delete(l.path, l.ring[l.next])
+			l.ring[l.next] = key
+			l.next = (l.next + 1) % maxLanded
+		}
+	}
+	l.path[key] = path
+}
