@@ -29,6 +29,7 @@ type job struct {
 	typ     string
 	source  string
 	tag     string
+	file    string // where the file is that came with it, or ""
 	id      []byte // JSON text of the request id, or nil
 	request bool   // its sender waits for a response
 	data    []byte
@@ -46,6 +47,11 @@ func newJob(n uint64, f *wire.Frame) *job {
 		request: h.AwaitResponse && h.RequestID != nil,
 		data:    append([]byte(nil), f.Data...),
 	}
+	_ = wire.Fields(h.WithFile, func(key, value []byte) {
+		if string(key) == "dst_path" {
+			j.file, _ = wire.Text(value)
+		}
+	})
 	if f.Binary != nil {
 		j.binary = append([]byte{}, f.Binary...)
 	}
@@ -338,7 +344,7 @@ func never(err error) bool {
 }
 
 // facts are the environment variables that tell a handler about its message.
-var facts = [...]string{"AIOC_MESSAGE_TYPE", "AIOC_SOURCE_ID", "AIOC_REQUEST_ID", "AIOC_TAG", "AIOC_BINARY", "AIOC_TRIES"}
+var facts = [...]string{"AIOC_MESSAGE_TYPE", "AIOC_SOURCE_ID", "AIOC_REQUEST_ID", "AIOC_TAG", "AIOC_FILE", "AIOC_BINARY", "AIOC_TRIES"}
 
 // environment is the environment of all handlers: that of this program without
 // what another handler may have been told, and with the way to the connector.

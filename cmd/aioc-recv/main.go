@@ -279,7 +279,7 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 	log := func(format string, args ...any) { cli.Errorf(stderr, name, format, args...) }
 	procs := &processes{
 		path: o.path, args: o.command, env: environment(os.Environ(), o.target),
-		limit: o.limit, kill: killAfter, stderr: stderr, log: log,
+		limit: o.limit, kill: killAfter, stderr: stderr, log: log, native: cl.Info().Native,
 	}
 	var printing sync.Mutex
 	h := newHandlers(&handlers{

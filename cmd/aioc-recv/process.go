@@ -30,6 +30,7 @@ type processes struct {
 	path    string   // of the command
 	args    []string // the command as it was given, its name first
 	env     []string
+	native  bool          // the connector is one of this toolkit
 	limit   time.Duration // for each attempt; 0: none
 	kill    time.Duration // killAfter
 	stderr  io.Writer
@@ -47,6 +48,9 @@ func (p *processes) attempt(ctx context.Context, j *job) (stdout []byte, err err
 	}
 	if j.tag != "" {
 		env = append(env, "AIOC_TAG="+clean(j.tag))
+	}
+	if j.file != "" && p.native { // a Python connector passes on what the peer wrote
+		env = append(env, "AIOC_FILE="+clean(j.file))
 	}
 	if j.binary != nil {
 		path, err := keep(j.binary)

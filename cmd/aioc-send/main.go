@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -78,6 +79,8 @@ type options struct {
 	envelope                  bool
 	ack, await, wait          bool
 	publish                   bool
+	file                      attached
+	input                     bool          // standard input is read, also with a file
 	timeout                   time.Duration // 0: none
 }
 
@@ -91,6 +94,11 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	tag := set.String("tag", "", "TAG", "label of the messages")
 	requestID := set.String("request-id", "", "ID", "request_id: digits are an integer, all else a string")
 	responseID := set.String("response-id", "", "ID", "response_id: answer to the request with this id")
+	filePath := set.String("file", "", "PATH", "send this file with the message")
+	fileType := set.String("file-type", "", "TYPE", "where the peer stores the file (default: as -type)")
+	fileName := set.String("file-name", "", "NAME", "its name there (default: as here)")
+	remove := set.Bool("delete", "remove the file here when it was sent")
+	owner := set.String("owner", "", "USER:GROUP", "who the file is to belong to, if the peer lets us choose")
 	bin := set.String("binary", "", "FILE", "each message has the content of FILE as its binary part")
 	lines := set.Bool("lines", "each line is a message (default: each JSON value)")
 	records := set.Bool("0", "each NUL-ended record is a message")
@@ -114,12 +122,16 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		lines: *lines, records: *records, raw: *raw, envelope: *whole,
 		ack: *ack, await: *await, wait: *wait, publish: *publish, timeout: *timeout,
 	}
+	if o.input = *filePath == ""; !o.input && len(rest) > 0 && rest[0] == "-" {
+		o.input, rest = true, rest[1:]
+	}
 	if len(rest) > 0 {
 		return mistake("unexpected argument %q: messages are read from standard input", rest[0])
 	}
 	// An empty argument is most likely a shell variable that is not set.
 	for _, f := range []struct{ name, value string }{
 		{"type", o.typ}, {"to", o.to}, {"tag", o.tag}, {"binary", o.binary},
+		{"file", *filePath}, {"file-type", *fileType}, {"file-name", *fileName}, {"owner", *owner},
 	} {
 		if f.value == "" && set.Given(f.name) {
 			return mistake("-%s: the argument is empty", f.name)
@@ -151,6 +163,17 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		case set.Given("response-id"):
 			return mistake("-publish can't be used with -response-id: a response is for one peer")
 		}
+	}
+	o.file = attached{path: *filePath, typ: *fileType, name: *fileName, owner: *owner, remove: *remove}
+	if err := o.file.check(set.Given); err != nil {
+		return mistake("%w", err)
+	}
+	switch {
+	case o.file.path == "":
+	case o.envelope:
+		return mistake("-file can't be used with -envelope: write with_file in it")
+	case !o.input && format != "":
+		return mistake("%s can't be used with -file, unless the argument - says to read standard input", format)
 	}
 	if o.binary == "-" {
 		return mistake("-binary -: standard input is the data of the messages; name a file")
@@ -210,11 +233,18 @@ func (p *program) run(ctx context.Context, args []string) int {
 		cli.Errorf(p.stderr, name, "-binary: %w", err)
 		return cli.Failed
 	}
+	if err := o.file.open(); err != nil {
+		cli.Errorf(p.stderr, name, "-file: %w", err)
+		return cli.Failed
+	}
 	cl, err := p.connect(ctx, o.target)
 	if err == nil {
 		defer cl.Close()
 		var c *composer
 		if c, err = newComposer(cl.Info(), o, bin); err == nil {
+			if !o.input {
+				p.stdin = strings.NewReader("null") // what a Python program sends without data
+			}
 			return p.send(ctx, cl, c, o)
 		}
 	}
@@ -487,7 +517,7 @@ func statusOf(err error) int {
 		switch notTaken.Reason {
 		case "away", "full", "closed", "stopped": // a stop is most often part of a restart
 			return cli.Temporary
-		case "type", "name", "ignored":
+		case "type", "name", "ignored", "permission":
 			return cli.Refused
 		case "size", "bad":
 			return cli.BadData

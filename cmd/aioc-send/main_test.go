@@ -253,6 +253,14 @@ func TestUsageMistakes(t *testing.T) {
 		{`-response-id "7"8`, "whole JSON string"},
 		{"-request-id=", "want an id"},
 		{"-nonesuch", "nonesuch"},
+		{"-file x -envelope", "-file can't be used with -envelope"},
+		{"-file x -lines", "-lines can't be used with -file"},
+		{"-file -", "-file -: "},
+		{"-file=", "-file: the argument is empty"},
+		{"-file x y", `unexpected argument "y"`},
+		{"-delete", "-delete can only be used with -file"},
+		{"-file-name x", "-file-name can only be used with -file"},
+		{"-file x -owner me", "-owner me: want user:group"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -523,3 +531,43 @@ func (voidSender) Flush() error                        { return nil }
 func (voidSender) Finish(context.Context) (int, error) { return 0, nil }
 func (voidSender) Ended() <-chan struct{}              { return nil }
 func (voidSender) Close()                              {}
+
+func TestAFileGoesWithTheMessage(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.jpg")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args, input string
+		want        string // with_file
+		data        []string
+	}{
+		{"-file " + path, "not read", `{"src_path": "` + path + `", "dst_type": "any", "dst_name": "a.jpg", "delete": false}`, []string{"null"}},
+		{"-type sum -file " + path + " -file-type pics -file-name s/n -delete -owner u:g -", "1 2",
+			`{"src_path": "` + path + `", "dst_type": "pics", "dst_name": "s/n", "delete": true, "owner": "u:g"}`, []string{"1", "2"}},
+	} {
+		f := client1()
+		got := f.run(t.Context(), strings.NewReader(test.input), strings.Fields(test.args)...)
+		if got.status != 0 || len(f.sent) != len(test.data) {
+			t.Errorf("%s: got %+v, %d messages", test.args, got, len(f.sent))
+			continue
+		}
+		for i, m := range f.sent {
+			if !strings.Contains(m.header, `"with_file": `+test.want) || m.data != test.data[i] {
+				t.Errorf("%s: got %s %q, want %s", test.args, m.header, m.data, test.want)
+			}
+		}
+	}
+	for args, want := range map[string]string{
+		"-file /no/such/file": "no such file",
+		"-file " + dir:        "not a regular file",
+		"-file /dev/null":     "not a regular file",
+	} {
+		f := client1()
+		got := f.run(t.Context(), strings.NewReader(""), strings.Fields(args)...)
+		if got.status != 1 || !strings.Contains(got.stderr, want) || len(f.sent) > 0 {
+			t.Errorf("%s: got %+v, want %q", args, got, want)
+		}
+	}
+}

@@ -111,6 +111,10 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 	if o.await {
 		c.after = append(c.after, `, "await_response": true`...)
 	}
+	if o.file.path != "" {
+		c.after = append(c.after, `, "with_file": `...)
+		c.after = o.file.append(c.after, typ)
+	}
 	if o.ack {
 		c.after = append(c.after, `, "wait_for_ack": true`...)
 	}
