@@ -129,6 +129,9 @@ func (p *peerLink) subscription(data []byte) error {
 	change, err := broker.ParseChange(data)
 	changed := false
 	if err == nil && !c.publishing() {
+		if len(change.Subscribe) == 0 {
+			return nil // a client says so when it wants nothing
+		}
 		err = errors.New("pubsub_central_broker is false here")
 	}
 	if err == nil {

@@ -95,6 +95,9 @@ func TestPublishingIsRefusedWithoutBroker(t *testing.T) {
 	}
 	s.client(t, "c2", subscribes("a"))
 	eventually(t, "the subscription is refused", func() bool { return s.counted("subscription refused") >= 1 })
+	if n := s.counted("subscription refused"); n != 1 {
+		t.Errorf("counted %d refused, want 1: who wants nothing is not refused", n)
+	}
 }
 
 func TestASubscriberThatComesBackIsServedOnce(t *testing.T) {
