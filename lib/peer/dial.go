@@ -1,10 +1,12 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -116,7 +118,13 @@ func ClientTLS(cfg *config.Config, c *identity.Client, own bool) (*tls.Config, e
 
 // identify does TLS and the handshake on a new connection.
 func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
+	stream := io.Reader(c.Conn)
 	if p.tls != nil {
+		v := &verdict{raw: c.Conn}
+		if p.own {
+			p.tls = p.tls.Clone()
+			p.tls.ClientSessionCache = v
+		}
 		t := tls.Client(c.Conn, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			var header tls.RecordHeaderError
@@ -128,9 +136,18 @@ func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 			}
 			return fmt.Errorf("TLS handshake: %w", bare(err))
 		}
-		c.Conn, c.TLS = t, true
+		c.Conn, c.TLS, stream = t, true, t
+		if p.own {
+			early, err := v.wait(t)
+			if err != nil {
+				return err
+			}
+			if len(early) > 0 {
+				stream = io.MultiReader(bytes.NewReader(early), t)
+			}
+		}
 	}
-	c.Reader = wire.NewReader(c.Conn, wire.MaxUnidentified)
+	c.Reader = wire.NewReader(stream, wire.MaxUnidentified)
 	return d.greet(ctx, c, p)
 }
 

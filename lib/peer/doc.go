@@ -8,11 +8,17 @@
 //	accept.go        the Listener: accepting, and the life of one connection
 //	gate.go          connections that are not identified yet, and what they may cost
 //	greet_client.go  what a client says first, by mode
+//	verdict.go       whether a server takes the certificate that a client shows
 //	greet_server.go  what a server makes of it, by mode
 //
-// A client says who it is in its first frame, a server answers nothing:
+// A client says who it is in its first frame, and without tokens a server answers
+// nothing:
 //
 //	client ── TCP ─▶ [TLS] ─▶ {"message_type": "_handshake_no_ssl", "source_id": NAME} hello ─▶ messages
+//
+// With a certificate of its own a client says nothing: it is known by that. A
+// client that has none shows the default one, asks for its own and comes back;
+// one that has no token asks for one, likewise.
 //
 // Until then a client is a stranger. It has 10 seconds, a first frame of at most
 // 64 KiB and a TLS handshake of at most 256 KiB; all strangers together are

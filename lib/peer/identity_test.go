@@ -504,3 +504,75 @@ func TestManyClientsEnrolAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestAClientWhoseCertificateIsNotTakenIsNeverUp(t *testing.T) {
+	h := newHome(t, false)
+	s := h.start(t, Options{})
+	o := h.client(t, s, "pump7")
+	c := runWith(t, o, nil)
+	wait(t, "server up", s.conns)
+	wait(t, "client up", c.conns)
+	if err := h.server.Delete("pump7", false); err != nil {
+		t.Fatal(err)
+	}
+	c.drop <- io.EOF
+	until(t, "the client says that it is refused", func() bool {
+		for _, line := range c.log.lines(t, slog.LevelWarn) {
+			if line.Msg == "server refuses this client, trying on" && strings.Contains(line.Err, "does not take the certificate") {
+				return true
+			}
+		}
+		return false
+	})
+	wait(t, "reason", s.refused)
+	none(t, "up", c.conns)
+}
+
+func TestWhatAServerSendsAtOnceIsNotLost(t *testing.T) {
+	h := newHome(t, false)
+	s := h.start(t, Options{})
+	o := h.client(t, s, "pump7")
+	first := runWith(t, o, nil)
+	wait(t, "enrolled", s.conns)
+	first.end()
+	s.end()
+
+	// One without tickets, which sends at once.
+	silent := h.server.TLS().Clone()
+	inner := silent.GetConfigForClient
+	silent.GetConfigForClient = func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := inner(i)
+		if err == nil {
+			c = c.Clone()
+			c.SessionTicketsDisabled = true
+		}
+		return c, err
+	}
+	ln, err := net.Listen("tcp", o.Config.ServerAddr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, early := range []bool{true, false} {
+		go func() {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			t := tls.Server(c, silent)
+			if early {
+				t.Write(frame(`{"message_type": "any"}`, "at once"))
+			} else if t.Handshake() == nil {
+				time.AfterFunc(2*maxVerdict, func() { t.Write(frame(`{"message_type": "any"}`, "at once")) })
+			}
+		}()
+		c := runWith(t, o, nil)
+		near := wait(t, "client up", c.conns)
+		var f wire.Frame
+		if err := near.Reader.Next(&f); err != nil || string(f.Data) != "at once" {
+			t.Errorf("early %v: got %q, %v", early, f.Data, err)
+		}
+		near.Close()
+		c.end()
+	}
+}

@@ -238,12 +238,7 @@ func (l *dialLog) ended(short bool, err error) {
 		return
 	}
 	l.short++
-	switch {
-	case l.short == 1 && alerted(err):
-		// In TLS 1.3 a server looks at the certificate after the handshake.
-		l.log.Warn("server refuses this client, trying on: it may not know the certificate any more; then delete it here (aioc-ctl delete-certificate), and a new one is made",
-			"addr", l.addr, "err", err)
-	case l.short == manyShort:
+	if l.short == manyShort {
 		l.log.Warn("server ends each connection soon, trying on: its log says why; use_ssl, ssl_allow_all and use_token must be alike at both ends, and the name and certificate be known and allowed there and not used by another client",
 			"addr", l.addr, "n", l.short)
 	}

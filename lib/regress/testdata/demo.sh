@@ -72,7 +72,7 @@ types='["reading","order","sum"]'
 say "base: the certificates; pump7 gets its part of them"
 aioc-certs create "$tmp/base"
 mkdir -m 700 "$tmp/pump7"
-tar -c -f - -C "$tmp/base" certificates/client | tar -x -f - -C "$tmp/pump7"
+aioc-certs pack client "$tmp/base" | tar -x -f - -C "$tmp/pump7"
 
 say "base: the server; pump7: the client, which gets a certificate of its own"
 port=$((20000 + $$ % 20000))

@@ -29,7 +29,7 @@ check 'it says how to make them' "grep -q 'aioc-certs create' err"
 aioc-certs create "$base" 2>certs.log
 status 'no certificates on the client: no start' 78 aioc-client -dir "$pump7" -addr 127.0.0.1:1 -name pump7
 for dir in "$pump7" "$thief"; do
-	tar -c -f - -C "$base" certificates/client | tar -x -f - -C "$dir"
+	aioc-certs pack client "$base" | tar -x -f - -C "$dir"
 done
 
 AIOC_DIR=$base server
@@ -61,9 +61,10 @@ chmod 600 "$key"
 client "$pump7" pump7
 check 'then it works' arrives
 
-rm "$base"/certificates/server/client-certs/pump7.pem
-waitfor 'a client whose certificate is gone to be disconnected' "grep -q 'not welcome any more' server.log"
-waitfor 'it to be refused' "grep -q 'client certificate .*not known here' server.log"
+status 'a certificate is deleted' 0 aioc-certs delete pump7 "$base"
+waitfor 'the client to be disconnected' "grep -q 'disconnected by a command' server.log"
+waitfor 'it to be refused' "grep -q 'client refused.*not known here' server.log"
+waitfor 'the client to say so' "grep -q 'server refuses this client' pump7.log"
 end "$client_pid"
 client_pid=''
 end "$server_pid"
