@@ -385,3 +385,72 @@ func TestAConnectorDoesNotStartWithAProgramThatOthersCanChange(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// hookScript writes a program for a hook.
+func hookScript(t *testing.T, text string) config.Command {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hook")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return config.Command{path}
+}
+
+func TestAProgramDecidesWhoIsGivenACertificate(t *testing.T) {
+	mode := certified(t, newDir(t))
+	hook := hookScript(t, "test $AIOC_HOOK = hook_allow_certificate_creation && test $AIOC_CLIENT = pump7")
+	s := server(t, mode, func(cfg *config.Config) { cfg.HookAllowCertificate = hook })
+	s.client(t, "pump7", mode)
+	s.lateClient(t, "pump8", mode)
+	eventually(t, "the other is refused", func() bool {
+		return s.log.count(`client \"pump8\": hook_allow_certificate_creation: the program says no, with status 1`) > 0
+	})
+	if keys := s.keys.Load(); !keys.server.Has("pump7") || keys.server.Has("pump8") {
+		t.Errorf("certificates: %q", keys.server.Names())
+	}
+}
+
+func TestBlacklistingTakesTheProofOfExactlyThatName(t *testing.T) {
+	provingModes(t, func(t *testing.T, mode func(*config.Config), what string) {
+		s := server(t, mode)
+		has := func(name string) bool {
+			if k := s.keys.Load(); k.tokens != nil {
+				return k.tokens.Has(name)
+			}
+			return s.keys.Load().server.Has(name)
+		}
+		s.client(t, "pump7", mode)
+		s.client(t, "pump77", mode)
+		if got := s.command(t, "add_blacklist_client", map[string]any{"client_id": "pump7"}); got != "True" {
+			t.Fatalf("got %q", got)
+		}
+		s.disconnected(t, "pump7")
+		s.disconnected(t, "pump77")
+		if has("pump7") || !has("pump77") {
+			t.Errorf("%s: pump7 %v, pump77 %v, want false, true", what, has("pump7"), has("pump77"))
+		}
+		if got := s.command(t, "remove_blacklist_client", map[string]any{"client_id": "pump7"}); got != "True" {
+			t.Fatalf("got %q", got)
+		}
+		s.connected(t, "pump77")
+	})
+}
+
+func TestTokensGoThroughTheirHooks(t *testing.T) {
+	mode := tokened(t, newDir(t))
+	store, load := hookScript(t, "tr 0-9a-f g-v"), hookScript(t, "tr g-v 0-9a-f")
+	hooks := func(cfg *config.Config) { cfg.HookStoreToken, cfg.HookLoadToken = store, load }
+	s := server(t, mode)
+	c := s.client(t, "pump7", mode, hooks)
+	text, err := os.ReadFile(c.paths.ClientToken)
+	if err != nil || len(text) != 64 || strings.ContainsAny(string(text), "0123456789abcdef") {
+		t.Errorf("the file has %d bytes that were not changed: %v", len(text), err)
+	}
+	c.halt(t)
+	s.disconnected(t, "pump7")
+	run(t, c.cfg, nil)
+	s.connected(t, "pump7")
+	if n := s.log.count("token issued"); n != 1 {
+		t.Errorf("%d tokens were issued, want 1", n)
+	}
+}
