@@ -130,7 +130,11 @@ func (c *chat) address() string {
 func (c *chat) call(ctx context.Context) error {
 	cfg := c.settings()
 	cfg.ServerAddr = config.Addr{Host: c.o.Target, Port: c.o.Port}
-	secure, err := identity.ClientTLS(identity.ClientOptions{})
+	own, err := identity.OpenClient(identity.ClientOptions{Name: clientName, Trust: identity.TrustAll})
+	if err != nil {
+		return err
+	}
+	secure, err := own.TLS(identity.ShowNone)
 	if err != nil {
 		return err
 	}

@@ -86,13 +86,7 @@ func (c *Client) HasOwn() bool {
 // the reason; an error of the handshake wraps ErrForeign or ErrDate when the
 // server is not the one that the client trusts.
 func (c *Client) TLS(show Show) (*tls.Config, error) {
-	t, err := ClientTLS(c.o)
-	if err != nil {
-		return nil, err
-	}
-	if c.o.OldTLS {
-		t.MinVersion = tls.VersionTLS10
-	}
+	t := clientConfig(c.o.OldTLS)
 	if show != ShowNone {
 		name := c.o.Name
 		if show == ShowDefault {

@@ -81,9 +81,6 @@ func OpenServer(o ServerOptions) (*Server, error) {
 
 func openServer(o ServerOptions, clock func() time.Time, notice func(string) error) (*Server, error) {
 	s := &Server{o: o, tree: config.CertificateTree(o.Dir), clock: clock, notice: notice}
-	if s.o.Cert == "" {
-		s.o.Cert, s.o.Key = s.tree.ServerCert, s.tree.ServerKey
-	}
 	if s.o.MaxCerts == 0 {
 		s.o.MaxCerts = config.Defaults().MaxCerts
 	}
@@ -196,13 +193,13 @@ func (s *Server) load(old *state) (*state, error) {
 		if s.o.Offline {
 			return nil
 		}
-		cert, err := readPair(s.o.Cert, s.o.Key, s.o.Dir, s.clock())
+		cert, err := readPair(s.tree.ServerCert, s.tree.ServerKey, s.o.Dir, s.clock())
 		if err != nil {
 			return err
 		}
 		next.tls = s.config(cert)
 		return nil
-	}, s.o.Cert, s.o.Key)
+	}, s.tree.ServerCert, s.tree.ServerKey)
 	if err != nil {
 		return nil, err
 	}

@@ -31,9 +31,7 @@ const maxFile = 1 << 20
 
 // ServerOptions says what a server proves itself with, and whom it lets in.
 type ServerOptions struct {
-	Dir  string // certificates_directory_path, where the tree is
-	Cert string // path of the certificate, PEM; "" for that of the tree
-	Key  string // path of its private key, PEM, not encrypted
+	Dir string // certificates_directory_path, where the tree is
 
 	// OldTLS accepts TLS 1.0 and 1.1 as well: server_secure_tls is false.
 	OldTLS bool
@@ -56,18 +54,6 @@ type ServerOptions struct {
 	Warn func(error)
 }
 
-// ServerTLS returns the configuration of a server that takes any client
-// (ssl_allow_all without token): it shows its certificate and asks for none.
-// Errors name the file and what to do, and wrap ErrMissing, ErrUnsafe or ErrDate
-// where one of them is the reason. Call it again to read replaced files.
-func ServerTLS(o ServerOptions) (*tls.Config, error) {
-	cert, err := readPair(o.Cert, o.Key, o.Dir, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	return serverConfig(cert, o.OldTLS), nil
-}
-
 func serverConfig(cert tls.Certificate, old bool) *tls.Config {
 	c := &tls.Config{
 		Certificates: []tls.Certificate{cert},
@@ -82,16 +68,19 @@ func serverConfig(cert tls.Certificate, old bool) *tls.Config {
 	return c
 }
 
-// ClientTLS returns the configuration of a client that takes any server
-// (ssl_allow_all without token): it verifies nothing, names no host (no SNI) and
-// shows no certificate. What it sends is hidden from those who listen, not from
-// one who stands between.
-func ClientTLS(ClientOptions) (*tls.Config, error) {
-	return &tls.Config{
+// clientConfig is that of a client that takes any server: it verifies nothing,
+// names no host (no SNI) and shows no certificate. What it sends is hidden from
+// those who listen, not from one who stands between.
+func clientConfig(old bool) *tls.Config {
+	c := &tls.Config{
 		InsecureSkipVerify:          true,
 		MinVersion:                  tls.VersionTLS12,
 		DynamicRecordSizingDisabled: true,
-	}, nil
+	}
+	if old {
+		c.MinVersion = tls.VersionTLS10
+	}
+	return c
 }
 
 // Fingerprint returns the SHA-256 of a certificate's DER in the form that

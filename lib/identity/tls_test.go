@@ -17,10 +17,19 @@ import (
 	"aioc/lib/config"
 )
 
-// serverOptions are those of the tree in dir.
-func serverOptions(dir string) ServerOptions {
-	tree := config.CertificateTree(dir)
-	return ServerOptions{Cert: tree.ServerCert, Key: tree.ServerKey, Dir: dir}
+// serverTLS is what a server with the options shows.
+func serverTLS(o ServerOptions) (*tls.Config, error) {
+	s, err := OpenServer(o)
+	if err != nil {
+		return nil, err
+	}
+	return s.TLS(), nil
+}
+
+// anyServer is what a client has that takes any.
+func anyServer(t *testing.T) *tls.Config {
+	t.Helper()
+	return mustTLS(t, mustClient(t, ClientOptions{Name: "pump7", Trust: TrustAll}), ShowNone)
 }
 
 // shake lets a client and a server meet and returns what the client and the
@@ -54,19 +63,14 @@ func shake(t *testing.T, server, client *tls.Config) (atClient, atServer tls.Con
 
 func TestAnyClientMeetsAnyServer(t *testing.T) {
 	dir := mustCreate(t, newDir(t))
-	server, err := ServerTLS(serverOptions(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := mustServer(t, ServerOptions{Dir: dir}).TLS()
 	var hello *tls.ClientHelloInfo
+	fresh := server.GetConfigForClient
 	server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		hello = h
-		return nil, nil
+		return fresh(h)
 	}
-	client, err := ClientTLS(ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := anyServer(t)
 	atClient, atServer, err := shake(t, server, client)
 	if err != nil {
 		t.Fatal(err)
@@ -101,25 +105,15 @@ func TestOldVersionsAreRefusedUnlessAsked(t *testing.T) {
 		{"1.1 when asked", true, true, tls.VersionTLS11},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := serverOptions(dir)
-			o.OldTLS = c.old
-			server, err := ServerTLS(o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			server := mustServer(t, ServerOptions{Dir: dir, OldTLS: c.old}).TLS()
 			client := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: c.version}
 			if _, _, err := shake(t, server, client); (err == nil) != c.met {
 				t.Errorf("error %v, want to meet: %v", err, c.met)
 			}
 		})
 	}
-	client, err := ClientTLS(ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := serverOptions(dir)
-	o.OldTLS = true
-	server, err := ServerTLS(o)
+	client := anyServer(t)
+	server, err := mustServer(t, ServerOptions{Dir: dir, OldTLS: true}).TLS().GetConfigForClient(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,51 +123,57 @@ func TestOldVersionsAreRefusedUnlessAsked(t *testing.T) {
 	}
 }
 
-func TestServerTLSNamesWhatIsWrong(t *testing.T) {
+func TestAServerNamesWhatIsWrongWithItsCertificate(t *testing.T) {
 	type testCase struct {
 		name    string
-		prepare func(t *testing.T, o *ServerOptions)
+		prepare func(t *testing.T, c config.Certificates)
 		is      error
 		says    string
 	}
 	cases := []testCase{
-		{"no tree", func(t *testing.T, o *ServerOptions) { remove(t, o.Cert); remove(t, o.Key) }, ErrMissing, "server.pem\" is not there: run: aioc-certs create "},
-		{"no key", func(t *testing.T, o *ServerOptions) { remove(t, o.Key) }, ErrMissing, "server.key\" is not there: run: aioc-certs create "},
-		{"a directory with a blank", func(t *testing.T, o *ServerOptions) { remove(t, o.Cert); o.Dir = "/a b's" }, ErrMissing, `run: aioc-certs create '/a b'\''s'`},
-		{"a key that the group may read", func(t *testing.T, o *ServerOptions) { chmod(t, o.Key, 0o640) }, ErrUnsafe, "mode 0640 lets others use it: run: chmod 600 "},
-		{"a key that others may read", func(t *testing.T, o *ServerOptions) { chmod(t, o.Key, 0o604) }, ErrUnsafe, "mode 0604"},
-		{"a directory of the key that others may change", func(t *testing.T, o *ServerOptions) { chmod(t, filepath.Dir(o.Key), 0o777) }, ErrUnsafe, "writable"},
-		{"an empty certificate", func(t *testing.T, o *ServerOptions) { mustWrite(t, o.Cert, "") }, nil, "failed to find any PEM data"},
-		{"another's key", func(t *testing.T, o *ServerOptions) {
-			o.Key = config.CertificateTree(o.Dir).ClientKey("default")
+		{"no tree", func(t *testing.T, c config.Certificates) { remove(t, c.ServerCert); remove(t, c.ServerKey) }, ErrMissing, "server.pem\" is not there: run: aioc-certs create "},
+		{"no key", func(t *testing.T, c config.Certificates) { remove(t, c.ServerKey) }, ErrMissing, "server.key\" is not there: run: aioc-certs create "},
+		{"a directory with a blank", func(t *testing.T, c config.Certificates) { remove(t, c.ServerCert) }, ErrMissing, `a b'\''s'`},
+		{"a key that the group may read", func(t *testing.T, c config.Certificates) { chmod(t, c.ServerKey, 0o640) }, ErrUnsafe, "mode 0640 lets others use it: run: chmod 600 "},
+		{"a key that others may read", func(t *testing.T, c config.Certificates) { chmod(t, c.ServerKey, 0o604) }, ErrUnsafe, "mode 0604"},
+		{"a directory of the key that others may change", func(t *testing.T, c config.Certificates) { chmod(t, filepath.Dir(c.ServerKey), 0o777) }, ErrUnsafe, "writable"},
+		{"an empty certificate", func(t *testing.T, c config.Certificates) { mustWrite(t, c.ServerCert, "") }, nil, "failed to find any PEM data"},
+		{"another's key", func(t *testing.T, c config.Certificates) {
+			mustWrite(t, c.ServerKey, string(mustRead(t, c.ClientKey("default"))))
+			chmod(t, c.ServerKey, 0o600)
 		}, nil, "private key does not match public key"},
-		{"a directory for a certificate", func(t *testing.T, o *ServerOptions) { o.Cert = o.Dir }, nil, "not a regular file"},
-		{"a pipe for a certificate", func(t *testing.T, o *ServerOptions) {
-			o.Cert = filepath.Join(o.Dir, "pipe")
-			if err := syscall.Mkfifo(o.Cert, 0o600); err != nil {
+		{"a directory for a certificate", func(t *testing.T, c config.Certificates) {
+			remove(t, c.ServerCert)
+			if err := os.Mkdir(c.ServerCert, 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "not a regular file"},
-		{"a huge certificate", func(t *testing.T, o *ServerOptions) {
-			if err := os.Truncate(o.Cert, maxFile+1); err != nil {
+		{"a pipe for a certificate", func(t *testing.T, c config.Certificates) {
+			remove(t, c.ServerCert)
+			if err := syscall.Mkfifo(c.ServerCert, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "not a regular file"},
+		{"a huge certificate", func(t *testing.T, c config.Certificates) {
+			if err := os.Truncate(c.ServerCert, maxFile+1); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "larger than 1048576 bytes"},
 	}
 	if os.Geteuid() == 0 {
-		cases = append(cases, testCase{"somebody else's key", func(t *testing.T, o *ServerOptions) {
-			if err := os.Chown(o.Key, 12345, -1); err != nil {
+		cases = append(cases, testCase{"somebody else's key", func(t *testing.T, c config.Certificates) {
+			if err := os.Chown(c.ServerKey, 12345, -1); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrUnsafe, "belongs to user 12345"})
 	} else {
-		cases = append(cases, testCase{"a key that we may not read", func(t *testing.T, o *ServerOptions) { chmod(t, o.Key, 0) }, os.ErrPermission, "server.key"})
+		cases = append(cases, testCase{"a key that we may not read", func(t *testing.T, c config.Certificates) { chmod(t, c.ServerKey, 0) }, os.ErrPermission, "server.key"})
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			o := serverOptions(mustCreate(t, newDir(t)))
-			c.prepare(t, &o)
-			_, err := ServerTLS(o)
+			dir := mustCreate(t, filepath.Join(newDir(t), "a b's"))
+			c.prepare(t, config.CertificateTree(dir))
+			_, err := serverTLS(ServerOptions{Dir: dir})
 			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("error %v, want %v with %q", err, c.is, c.says)
 			}
@@ -196,7 +196,8 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 }
 
 func TestCertificatesOutsideTheirDatesAreNamed(t *testing.T) {
-	o := serverOptions(mustCreate(t, newDir(t)))
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
 	now := time.Now()
 	end := now.Add(validity)
 	for _, c := range []struct {
@@ -211,14 +212,14 @@ func TestCertificatesOutsideTheirDatesAreNamed(t *testing.T) {
 		{"a clock that was never set", time.Unix(0, 0), "the clock of this host says 1970-01-01 00:00 UTC"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readPair(o.Cert, o.Key, o.Dir, c.now)
+			_, err := readPair(tree.ServerCert, tree.ServerKey, dir, c.now)
 			if c.says == "" {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if !errors.Is(err, ErrDate) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), o.Cert) {
+			if !errors.Is(err, ErrDate) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), tree.ServerCert) {
 				t.Errorf("error %v, want %v with %q", err, ErrDate, c.says)
 			}
 		})
