@@ -209,7 +209,7 @@ func (p *program) renewClient(dir, client string) int {
 	case onServer && !onClient:
 		fmt.Fprintf(p.stderr, "the server has forgotten %s: run this on the host of the client, too\n", client)
 	case onClient && !onServer:
-		fmt.Fprintf(p.stderr, "%s has no certificate any more: run this on the host of the server, too\n", client)
+		fmt.Fprintf(p.stderr, "%s has no certificate any more: if that is not done yet, run this on the host of the server, too\n", client)
 	case !onClient:
 		return p.fail(fmt.Errorf("certificate of %q: %w", client, identity.ErrUnknown))
 	}

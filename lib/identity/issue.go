@@ -8,9 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -76,14 +74,12 @@ func (s *Server) Enrol(name string, request []byte) (crt, key []byte, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	err = s.change(func(st *state) error {
-		crt, err = s.enrol(st, t, name, asked)
-		return err
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("certificate for %q: %w", name, err)
+	e := &enrolment{name: name, application: asked}
+	s.enrolTogether(t, e)
+	if e.err != nil {
+		return nil, nil, fmt.Errorf("certificate for %q: %w", name, e.err)
 	}
-	return crt, key, nil
+	return e.crt, key, nil
 }
 
 // application is what a client asks for.
@@ -213,6 +209,11 @@ func checkPublic(key crypto.PublicKey) error {
 func (s *Server) change(do func(*state) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.changeLocked(do)
+}
+
+// changeLocked is change for a caller that holds s.writing.
+func (s *Server) changeLocked(do func(*state) error) error {
 	lock, err := lockTree(s.tree)
 	if err != nil {
 		return err
@@ -243,79 +244,6 @@ func (s *Server) change(do func(*state) error) error {
 	return err
 }
 
-func (s *Server) enrol(st *state, t *template, name string, asked *application) ([]byte, error) {
-	path := s.tree.ServerClientCert(name)
-	old, known := st.index.serials.values[name]
-	if known && s.o.CA && st.issued[old].Name == name && st.issued[old].Key == asked.keySum {
-		return s.enrolSigned(st, t, name, asked, old)
-	}
-	stored, err := readOwn(path)
-	switch {
-	case err == nil:
-		if cert, parseErr := firstCertificate(stored); known && parseErr == nil && serialText(cert) == old {
-			if sum, err := keySum(cert.PublicKey); err == nil && sum == asked.keySum {
-				return certificatePEM(cert.Raw), nil // the answer was lost
-			}
-		}
-		return nil, fmt.Errorf("%w: %q is there: run: aioc-certs delete %s", ErrTaken, path, name)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %q: %w", ErrTaken, path, err)
-	case known:
-		return nil, fmt.Errorf("%w: %q has it: run: aioc-certs delete %s", ErrTaken, s.tree.SourceIDToCert, name)
-	case len(st.index.serials.keys) >= s.o.MaxCerts:
-		return nil, fmt.Errorf("%w: max_certs is %d", ErrFull, s.o.MaxCerts)
-	}
-	if s.o.CA {
-		return s.enrolSigned(st, t, name, asked, "")
-	}
-	return s.enrolStored(st, name, asked.cert)
-}
-
-// enrolStored admits a certificate that its owner has signed. The file appears
-// under another name first. From the moment the index has the client until the
-// file has its own name, recover would end what is done here.
-func (s *Server) enrolStored(st *state, name string, cert *x509.Certificate) ([]byte, error) {
-	serial := serialText(cert)
-	// The client has chosen number and subject: neither may be somebody else's.
-	if err := s.checkUnused(st, cert, serial); err != nil {
-		return nil, err
-	}
-	text := certificatePEM(cert.Raw)
-	staged := filepath.Join(s.tree.ServerClientCerts, stagedPrefix+name+".pem")
-	if err := s.notice("stage"); err != nil {
-		return nil, err
-	}
-	if err := durable.WriteFile(staged, text, 0o644); err != nil {
-		return nil, err
-	}
-	err := s.writeIndex(st.index.with(name, serial))
-	if err == nil {
-		err = s.publish(name, staged, cert)
-	}
-	if err != nil {
-		undo := []error{err, s.removeStored(name, false)}
-		if removeErr := os.Remove(staged); !errors.Is(removeErr, fs.ErrNotExist) {
-			undo = append(undo, removeErr)
-		}
-		return nil, errors.Join(append(undo, s.writeIndex(st.index))...)
-	}
-	return text, nil
-}
-
-// publish gives a staged certificate its link and its name.
-func (s *Server) publish(name, staged string, cert *x509.Certificate) error {
-	if err := s.notice("link"); err != nil {
-		return err
-	}
-	if err := addLink(s.tree, name, cert); err != nil {
-		return err
-	}
-	if err := s.notice("rename"); err != nil {
-		return err
-	}
-	return durable.Rename(staged, s.tree.ServerClientCert(name))
-}
-
 func (s *Server) writeIndex(x *index) error {
 	if err := s.notice("index"); err != nil {
 		return err
@@ -332,94 +260,6 @@ func (s *Server) writeIssued(all issued) error {
 		return err
 	}
 	return durable.WriteFile(issuedPath(s.tree), append(text, '\n'), 0o600)
-}
-
-// checkUnused refuses a serial number or a subject that another certificate of
-// the tree has: by the one aioconnectors recognises clients, by the other OpenSSL
-// looks for them.
-func (s *Server) checkUnused(st *state, cert *x509.Certificate, serial string) error {
-	if _, used := st.index.names.values[serial]; used {
-		return fmt.Errorf("%w: serial number %s is another client's", ErrRequest, serial)
-	}
-	hash, err := SubjectHash(cert.RawSubject)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRequest, err)
-	}
-	if _, err := os.Lstat(linkPath(s.tree, hash, 0)); err == nil {
-		return fmt.Errorf("%w: subject %q is another certificate's", ErrRequest, cert.Subject)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	entries, err := os.ReadDir(s.tree.ServerClientCerts)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".pem")
-		if !ok || !isDefault(name) {
-			continue
-		}
-		text, err := readOwn(s.tree.ServerClientCert(name))
-		if err != nil {
-			return fmt.Errorf("certificate %q: %w", s.tree.ServerClientCert(name), err)
-		}
-		if c, err := firstCertificate(text); err == nil && serialText(c) == serial {
-			return fmt.Errorf("%w: serial number %s is that of %s.pem", ErrRequest, serial, name)
-		}
-	}
-	return nil
-}
-
-// enrolSigned issues a certificate of the CA, in place of the one with the
-// serial number before, if that is not "". The index comes last: what is on the
-// disk without it is nobody's.
-func (s *Server) enrolSigned(st *state, t *template, name string, asked *application, before string) ([]byte, error) {
-	cert, text, err := sign(t, newOrganization(), asked.public, st.ca, st.caKey, s.clock())
-	if err != nil {
-		return nil, err
-	}
-	serial := serialText(cert)
-	next := issued{}
-	for number, c := range st.issued {
-		if _, ok := st.index.names.values[number]; ok && number != before { // others were never confirmed
-			next[number] = c
-		}
-	}
-	sum := sha256.Sum256(cert.Raw)
-	next[serial] = issuedCertificate{name, hex.EncodeToString(sum[:]), asked.keySum}
-	line, err := databaseLine(cert)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.notice("database"); err != nil {
-		return nil, err
-	}
-	if err := editDatabase(s.tree, func(lines []string) []string { return append(lines, line) }); err != nil {
-		return nil, err
-	}
-	if before != "" {
-		if err := s.notice("revoke"); err != nil {
-			return nil, err
-		}
-		if err := revoke(s.tree, st.ca, st.caKey, before, s.clock()); err != nil {
-			return nil, err
-		}
-	}
-	if !s.o.NotStored {
-		if err := s.notice("keep"); err != nil {
-			return nil, err
-		}
-		if err := durable.MkdirAll(s.tree.CAGenerated, 0o700); err != nil {
-			return nil, err
-		}
-		if err := durable.WriteFile(filepath.Join(s.tree.CAGenerated, serial+".pem"), text, 0o644); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.writeIssued(next); err != nil {
-		return nil, err
-	}
-	return text, s.writeIndex(st.index.without(name).with(name, serial))
 }
 
 // Delete takes the client's certificate from it: it is not let in any more, and
@@ -561,7 +401,9 @@ func (s *Server) recoverOne(st *state, name, staged string) error {
 				return err
 			}
 			if len(links) == 0 {
-				return s.publish(name, staged, cert)
+				if err := addLink(s.tree, name, cert); err != nil {
+					return err
+				}
 			}
 			return durable.Rename(staged, s.tree.ServerClientCert(name))
 		}

@@ -62,6 +62,14 @@ func linkPath(tree config.Certificates, hash string, n int) string {
 
 // addLink makes the link under which a certificate of client-certs is found.
 func addLink(tree config.Certificates, name string, cert *x509.Certificate) error {
+	if err := makeLink(tree, name, cert); err != nil {
+		return err
+	}
+	return durable.SyncDir(tree.Symlinks)
+}
+
+// makeLink is addLink for one of several: the directory is not synced.
+func makeLink(tree config.Certificates, name string, cert *x509.Certificate) error {
 	hash, err := SubjectHash(cert.RawSubject)
 	if err != nil {
 		return err
@@ -70,11 +78,7 @@ func addLink(tree config.Certificates, name string, cert *x509.Certificate) erro
 	if err != nil {
 		return err
 	}
-	path := linkPath(tree, hash, len(links))
-	if err := os.Symlink("../"+name+".pem", path); err != nil {
-		return err
-	}
-	return durable.SyncDir(tree.Symlinks)
+	return os.Symlink("../"+name+".pem", linkPath(tree, hash, len(links)))
 }
 
 // linksTo returns the paths of the links to a client's certificate.

@@ -47,6 +47,9 @@ type Server struct {
 
 	writing sync.Mutex // held while the tree is changed, before the lock of other processes
 
+	waitingMu sync.Mutex // guards waiting
+	waiting   []*enrolment
+
 	mu       sync.Mutex // guards what follows
 	now      *state
 	complain string // the last error that o.Warn was told
