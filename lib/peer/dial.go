@@ -120,8 +120,9 @@ func ClientTLS(cfg *config.Config, c *identity.Client, own bool) (*tls.Config, e
 func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 	stream := io.Reader(c.Conn)
 	if p.tls != nil {
-		v := &verdict{raw: c.Conn}
-		if p.own {
+		v := &verdict{raw: c.Conn, own: p.own}
+		silent := p.own || d.mode == modeAnonymous // it answers nothing that would tell
+		if silent {
 			p.tls = p.tls.Clone()
 			p.tls.ClientSessionCache = v
 		}
@@ -134,10 +135,14 @@ func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 			case alerted(err):
 				return &refusedError{fmt.Errorf("TLS handshake: the server refuses it: %w", bare(err))}
 			}
-			return fmt.Errorf("TLS handshake: %w", bare(err))
+			err = fmt.Errorf("TLS handshake: %w", bare(err))
+			if notRecognised(err) {
+				err = &distrustError{err}
+			}
+			return err
 		}
 		c.Conn, c.TLS, stream = t, true, t
-		if p.own {
+		if silent {
 			early, err := v.wait(t)
 			if err != nil {
 				return err

@@ -512,7 +512,7 @@ func TestTheEndOfTheContextEndsAnyStateAtOnce(t *testing.T) {
 
 func TestATLSClientGoesOnAfterTheGreeting(t *testing.T) {
 	// The end of the attempt's context must not close the connection.
-	cert := serverTLS(t)
+	cert := pipeTLS(t)
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		r := run(t, testConfig(true), func(d *Dialer) {

@@ -21,6 +21,12 @@ type refusedError struct{ err error }
 func (r *refusedError) Error() string { return r.err.Error() }
 func (r *refusedError) Unwrap() error { return r.err }
 
+// distrustError is that the server's certificate is not one that the client trusts.
+type distrustError struct{ err error }
+
+func (d *distrustError) Error() string { return d.err.Error() }
+func (d *distrustError) Unwrap() error { return d.err }
+
 // greet says who the client is on a new connection, TLS included. The connection
 // has a deadline. Without tokens and with a certificate of its own nothing is
 // said or answered: what comes next are messages, and a refusal is the end of the

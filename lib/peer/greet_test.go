@@ -185,7 +185,7 @@ func TestAClientSaysWhatTheOriginalSays(t *testing.T) {
 				done <- d.Run(ctx, func(ctx context.Context, c *Conn) error { <-ctx.Done(); return nil })
 			}()
 			if test.tls {
-				far = tls.Server(far, serverTLS(t))
+				far = tls.Server(far, pipeTLS(t))
 			}
 			got := make([]byte, len(want))
 			if _, err := io.ReadFull(far, got); err != nil {

@@ -528,6 +528,56 @@ func TestAClientWhoseCertificateIsNotTakenIsNeverUp(t *testing.T) {
 	none(t, "up", c.conns)
 }
 
+func TestAClientWithoutACertificateIsNotUpWhereOneIsWanted(t *testing.T) {
+	h := newHome(t, false)
+	s := h.start(t, Options{})
+	o := h.client(t, s, "pump7")
+	o.Config.SSLAllowAll, o.Client, o.TLS = true, nil, clientTLS()
+	c := runWith(t, o, nil)
+	until(t, "the client says what to do", func() bool {
+		for _, line := range c.log.lines(t, slog.LevelWarn) {
+			if line.Msg == "server refuses this client, trying on" && strings.Contains(line.Err, "set ssl_allow_all and use_token alike") {
+				return true
+			}
+		}
+		return false
+	})
+	if got := wait(t, "reason", s.refused); got != ReasonCertificate {
+		t.Errorf("reason: got %q, want %q", got, ReasonCertificate)
+	}
+	none(t, "up", c.conns)
+}
+
+func TestAServerThatIsNotTrustedIsNamed(t *testing.T) {
+	h := newHome(t, false)
+	s := h.start(t, Options{})
+	o := h.client(t, s, "pump7")
+	other := t.TempDir()
+	if err := os.Chmod(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.Create(other); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if o.Client, err = identity.OpenClient(identity.ClientOptions{Dir: other, Name: "pump7"}); err != nil {
+		t.Fatal(err)
+	}
+	c := runWith(t, o, nil)
+	until(t, "the client does not trust the server", func() bool {
+		for _, line := range c.log.lines(t, slog.LevelWarn) {
+			if line.Msg == "server is not trusted, trying on" {
+				return true
+			}
+		}
+		return false
+	})
+	if got := wait(t, "reason", s.refused); got != ReasonTLS {
+		t.Errorf("reason: got %q, want %q", got, ReasonTLS)
+	}
+	none(t, "up", c.conns)
+}
+
 func TestWhatAServerSendsAtOnceIsNotLost(t *testing.T) {
 	h := newHome(t, false)
 	s := h.start(t, Options{})

@@ -190,6 +190,15 @@ var serverTLS = func() func(t *testing.T) *tls.Config {
 	}
 }()
 
+// pipeTLS is serverTLS for a net.Pipe: without session tickets, whose writer would
+// wait for a client that writes, too.
+func pipeTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	c := serverTLS(t).Clone()
+	c.SessionTicketsDisabled = true
+	return c
+}
+
 // clientTLS takes any server.
 func clientTLS() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 

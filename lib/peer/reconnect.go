@@ -186,7 +186,7 @@ type dialLog struct {
 	addr string
 
 	failures int       // since the server was reached
-	refused  bool      // the kind of the last one that was logged
+	what     string    // the kind of the last one that was logged
 	logged   time.Time // when that was
 	since    time.Time // of the first of them
 	remind   time.Duration
@@ -198,16 +198,18 @@ type dialLog struct {
 func (l *dialLog) failed(err error) {
 	now := time.Now()
 	l.failures++
-	refused := errors.As(err, new(*refusedError))
 	what, still := "server not reachable", "server still not reachable"
-	if refused {
+	switch {
+	case errors.As(err, new(*refusedError)):
 		what, still = "server refuses this client", "server still refuses this client"
+	case errors.As(err, new(*distrustError)):
+		what, still = "server is not trusted", "server is still not trusted"
 	}
 	switch {
 	case l.failures == 1:
 		l.since, l.remind, l.next = now, minRemind, now.Add(minRemind)
 		l.log.Warn(what+", trying on", "addr", l.addr, "err", err)
-	case refused != l.refused && now.Sub(l.logged) >= minNews:
+	case what != l.what && now.Sub(l.logged) >= minNews:
 		l.log.Warn(what+", trying on", "addr", l.addr, "err", err, "n", l.failures)
 	case !now.Before(l.next):
 		l.remind = min(2*l.remind, maxRemind)
@@ -218,7 +220,7 @@ func (l *dialLog) failed(err error) {
 		l.log.Debug(what, "addr", l.addr, "err", err, "n", l.failures)
 		return
 	}
-	l.refused, l.logged = refused, now
+	l.what, l.logged = what, now
 }
 
 // reached is called when a connection is up.

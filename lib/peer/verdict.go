@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// maxVerdict is how long a client that shows its own certificate waits to hear
-// what the server makes of it. Servers that take it say so at once, but for those
-// that issue no session tickets.
+// maxVerdict is how long a client waits to hear what the server makes of the
+// certificate that it shows, or of its showing none. Servers that take it say so
+// at once, but for those that issue no session tickets.
 const maxVerdict = 500 * time.Millisecond
 
-// verdict tells, in TLS 1.3, that the server has taken the client's certificate. A
+// verdict tells, in TLS 1.3, that the server has taken what the client shows. A
 // client's handshake ends before the server has seen that: what comes next is
 // a session ticket or an alert. Without it a connection that is refused would
 // look like one that is up, and ends.
 type verdict struct {
 	raw net.Conn
+	own bool // the client has shown its own certificate
 	off bool // the connection is in use
 }
 
@@ -49,6 +50,8 @@ func (v *verdict) wait(t *tls.Conn) (early []byte, err error) {
 	switch {
 	case n > 0, errors.Is(err, os.ErrDeadlineExceeded):
 		return b[:n], v.raw.SetReadDeadline(time.Time{})
+	case alerted(err) && !v.own:
+		return nil, &refusedError{fmt.Errorf("the server wants a certificate or refuses (%w): set ssl_allow_all and use_token alike at both ends", bare(err))}
 	case alerted(err):
 		return nil, &refusedError{fmt.Errorf("the server does not take the certificate (%w): its log says why; when it does not know it any more, delete it here (aioc-ctl delete-certificate), and a new one is made", bare(err))}
 	case connectionEnded(err):
