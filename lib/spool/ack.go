@@ -164,7 +164,7 @@ func (l *Log) SyncAcks() error {
 
 func (l *Log) syncAcks() error {
 	first := l.writeAcks()
-	names := len(l.orphans) > 0 // a removal that is not durable is as good as a lost acknowledgement
+	names := len(l.unlinked) > 0 // a segment that comes back is not acknowledged
 	for _, seg := range l.segs {
 		if !seg.unsure {
 			continue
@@ -213,6 +213,7 @@ func (l *Log) Close() error {
 			l.committed = l.valid
 			if l.o.Durable {
 				l.mark(l.cur)
+				l.file.Sync() // for the mark, which may be missing
 			}
 		}
 	}
@@ -251,7 +252,7 @@ func (l *Log) Remove() error {
 		return l.wrap(err)
 	}
 	l.segs, l.waiting = nil, 0
-	for _, ack := range []bool{false, true} { // acknowledgements last: see removeOrphans
+	for _, ack := range []bool{false, true} { // acknowledgements last: see removeAcks
 		for _, name := range names {
 			_, suffix := parseName(name)
 			if suffix == "" || (suffix == ackSuffix) != ack {

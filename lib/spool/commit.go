@@ -40,11 +40,16 @@ func (l *Log) isFailed(seq uint64) bool {
 // is reported to one of them only.
 func (l *Log) sync() error {
 	seg, file, end, seq := l.cur, l.file, l.cur.size, l.valid
+	directory := !seg.durable
+	unlinked := l.unlinked // names that go meanwhile are not synced with these
+	if directory {
+		l.unlinked = nil
+	}
 	l.syncing = true
 	l.mu.Unlock()
 	start := time.Now()
 	err := file.Sync()
-	if err == nil && !seg.durable { // changed by this function only
+	if err == nil && directory {
 		err = l.fs.SyncDir(l.dir)
 	}
 	took := time.Since(start)
@@ -53,13 +58,15 @@ func (l *Log) sync() error {
 	l.synced.Broadcast()
 	l.counts.Syncs++
 	l.counts.SyncTimes[bucket(took)]++
+	if directory && err == nil {
+		removeAcks(l.fs, unlinked)
+	} else if directory {
+		l.unlinked = append(unlinked, l.unlinked...)
+	}
 	if err != nil {
 		return l.takeBack(err)
 	}
-	if !seg.durable {
-		seg.durable = true
-		l.removeOrphans()
-	}
+	seg.durable = true
 	seg.synced = end
 	l.committed = seq
 	l.mark(seg)
@@ -72,7 +79,7 @@ func (l *Log) mark(seg *segment) {
 	if seg.size > seg.synced || seg.sealed {
 		return
 	}
-	l.buf = appendMark(l.buf[:0], seal(seg.key, seg.number), seg.size, seg.synced)
+	l.buf = appendMark(l.buf[:0], seal(seg.key, seg.number), seg.size, seg.synced, l.committed)
 	if _, err := l.file.WriteAt(l.buf, seg.size); err != nil {
 		l.undo(err) // a mark that is missing costs something only after damage
 		return
@@ -137,17 +144,17 @@ func (l *Log) syncDir() error {
 	if err := l.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
-	l.removeOrphans()
+	removeAcks(l.fs, l.unlinked)
+	l.unlinked = nil
 	return nil
 }
 
-// removeOrphans removes the acknowledgements of segments whose removal is
-// durable by now. Not before: the segment would come back without them.
-func (l *Log) removeOrphans() {
-	for _, name := range l.orphans {
-		l.fs.Remove(name) // one that stays is removed by Open
+// removeAcks removes the acknowledgements of segments whose removal is durable
+// by now. Not before: the segment would come back without them.
+func removeAcks(fs FS, names []string) {
+	for _, name := range names {
+		fs.Remove(name) // one that stays is removed by Open
 	}
-	l.orphans = l.orphans[:0]
 }
 
 // tidy removes segments that nobody needs, and begins a new one instead of a
@@ -196,9 +203,7 @@ func (l *Log) forgetFiles(seg *segment) {
 		l.ackFile.Close()
 		l.ackFile, l.ackSeg = nil, nil
 	}
-	if seg.acks {
-		l.orphans = append(l.orphans, l.path(seg.number, ackSuffix))
-	}
+	l.unlinked = append(l.unlinked, l.path(seg.number, ackSuffix))
 }
 
 // dropSegment removes a segment that was never durable.

@@ -32,7 +32,7 @@
 //	12  2  length of the meta part at the start of the body
 //	14  1  kind: 1 message, 2 state, 3 mark, 4 acknowledgement, 5 note
 //	15  1  flags of the owner
-//	16  8  sequence
+//	16  8  sequence; of a state and a mark, that of the last record before
 //	24  8  time, Unix ms
 //	32  4  CRC-32C of key, number of the segment (as above) and the body
 //	36     body: meta, then the frame
@@ -54,8 +54,8 @@
 //     was not committed either and is dropped, since a log with a hole would
 //     make its owner believe that it has what is missing.
 //   - A segment is removed when all its records are acknowledged and a newer
-//     one is durable. The newest is never removed: it holds the epoch, the key
-//     and the state.
+//     one is durable with its state. The newest is never removed: it holds the
+//     epoch, the key and the state.
 //   - After a failed sync or a write that could not be taken back the segment is
 //     not written any more, and prev in the header of the next one makes void
 //     what was reported as failed.

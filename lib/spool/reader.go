@@ -152,7 +152,7 @@ func (r *Reader) read(p *Page, size int, end int64, live set) error {
 				}
 				if crc32.Update(s.seal, castagnoli, body) == h.crc {
 					p.Records = append(p.Records, Record{Seq: h.seq, Time: h.time, Flags: h.flags,
-						Meta: body[:h.meta:h.meta], Frame: body[h.meta:]})
+						Meta: body[:h.meta:h.meta], Frame: body[h.meta:], Size: h.length - h.meta})
 					bytes += h.length
 				} else {
 					p.Lost = append(p.Lost, Range{h.seq, h.seq})
@@ -209,6 +209,9 @@ func (r *Reader) settle(p *Page) {
 		l.forgetNotes(part)
 	}
 	l.release(r.seg)
+	if l.readOnly {
+		return
+	}
 	l.tidy()
 	l.writeAcks() // what is not written now is written with the next
 }

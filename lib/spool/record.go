@@ -43,7 +43,10 @@ type Record struct {
 	Flags uint8  // the owner's
 	Meta  []byte // the owner's, at most MaxMeta bytes
 	Frame []byte // at most MaxFrame bytes
-	Note  []byte // when read: what Note said last; not written by Append
+
+	// When read or replayed; Append does not look at them.
+	Size int    // of Frame
+	Note []byte // what Note said last
 }
 
 // head is the fixed part of a record.

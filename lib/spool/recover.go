@@ -68,6 +68,12 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 		return nil, nil, l.failure(err)
 	}
 	l.tidy()
+	l.summary(rec)
+	return l, rec, nil
+}
+
+// summary says what waits.
+func (l *Log) summary(rec *Recovered) {
 	rec.Last, rec.Waiting = l.valid, l.waiting
 	for _, seg := range l.segs {
 		rec.Bytes += seg.size + seg.acked
@@ -75,7 +81,6 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 			rec.First = seg.live[0].First
 		}
 	}
-	return l, rec, nil
 }
 
 // parseName returns the number and suffix of a file of a log, "" for another.
@@ -99,8 +104,12 @@ func (l *Log) recover(rec *Recovered, replay func(Record, bool), restore func([]
 	if err != nil {
 		return err
 	}
+	newest := len(all) - 1
+	for newest > 0 && !all[newest].whole {
+		newest-- // one without a header proves nothing about those before it
+	}
 	for i, f := range all {
-		if err := l.load(f, rec, i == len(all)-1, replay, restore); err != nil {
+		if err := l.load(f, rec, i >= newest, replay, restore); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -146,7 +155,7 @@ func (l *Log) list(rec *Recovered) ([]*found, error) {
 		}
 	}
 	for number := range acks {
-		l.orphans = append(l.orphans, l.path(number, ackSuffix))
+		l.unlinked = append(l.unlinked, l.path(number, ackSuffix))
 	}
 	limit := ^uint64(0)
 	for _, f := range slices.Backward(all) {
@@ -233,7 +242,7 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		if gap && h.off >= synced && h.off < cut {
 			cut = h.off
 		}
-		if h.off < cut || h.why != Damaged {
+		if h.off <= cut || h.why != Damaged {
 			rec.damage(f.name, h)
 			seg.damaged = seg.damaged || h.why != Torn
 		}
@@ -246,12 +255,18 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		l.valid = max(l.valid, f.header.prev)
 	}
 	seg.size = max(f.size, segmentHead)
-	seg.synced, seg.durable, seg.sealed = seg.size, f.whole, true
+	// What older segments say may go only when this one has its state.
+	state := l.o.State == nil || slices.ContainsFunc(entries, func(e entry) bool { return e.kind == kindState })
+	seg.synced, seg.durable, seg.sealed = seg.size, f.whole && state, true
 	messages := entries[:0]
 	for _, e := range entries {
 		switch {
-		case e.kind == kindState:
-		case e.kind != kindMessage || e.seq <= l.valid || e.seq > f.limit:
+		case e.seq > f.limit:
+			continue
+		case e.kind == kindState || e.kind == kindMark:
+			// The sequence of a record that is damaged now is not used again.
+			l.valid = max(l.valid, e.seq)
+		case e.kind != kindMessage || e.seq <= l.valid:
 			continue
 		default:
 			l.valid = e.seq
@@ -276,7 +291,8 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		case e.kind == kindState && restore != nil:
 			restore(e.body)
 		case e.kind == kindMessage && replay != nil:
-			replay(Record{Seq: e.seq, Time: e.time, Flags: e.flags, Meta: e.body, Note: l.notes[e.seq]}, !seg.live.has(e.seq))
+			replay(Record{Seq: e.seq, Time: e.time, Flags: e.flags, Meta: e.body,
+				Size: e.length - e.meta, Note: l.notes[e.seq]}, !seg.live.has(e.seq))
 		}
 	}
 	l.waiting += seg.live.count()

@@ -12,7 +12,7 @@ import (
 const (
 	window    = 256 << 10 // read at once
 	readBlock = 4 << 10   // what a read error costs
-	arenaSize = 64 << 10
+	arenaSize = 16 << 10
 )
 
 // entry is a record that a scan found.
@@ -93,7 +93,7 @@ func (s *scanner) fill() {
 // keep copies bytes that outlive the window.
 func (s *scanner) keep(b []byte) []byte {
 	if cap(s.arena)-len(s.arena) < len(b) {
-		s.arena = make([]byte, 0, max(len(b), arenaSize))
+		s.arena = make([]byte, 0, max(len(b), int(min(arenaSize, s.size))))
 	}
 	n := len(s.arena)
 	s.arena = append(s.arena, b...)

@@ -57,12 +57,13 @@ type Options struct {
 // goroutine.
 type Log struct {
 	// Constant.
-	dir   string
-	fs    FS
-	o     Options
-	epoch [16]byte
-	key   uint64
-	quota *Quota
+	dir      string
+	fs       FS
+	o        Options
+	epoch    [16]byte
+	key      uint64
+	quota    *Quota
+	readOnly bool // nothing on the disk is changed
 
 	mu        sync.Mutex // guards what follows
 	synced    *sync.Cond // a sync has ended
@@ -81,7 +82,7 @@ type Log struct {
 	ackBuf    []byte
 	ackFile   File // of ackSeg
 	ackSeg    *segment
-	orphans   []string // acknowledgements of removed segments, to remove after the next sync of the directory
+	unlinked  []string // what may be left of segments removed since the last sync of the directory
 	notes     map[uint64][]byte
 	waiting   int64
 	counts    Stats
@@ -208,7 +209,7 @@ func (l *Log) Append(records []Record) error {
 	w := writer{f: l.file, at: seg.size, buf: l.buf[:0]}
 	points := len(seg.index)
 	if seg.marked < seg.synced {
-		w.buf = appendMark(w.buf, s, w.at, seg.synced)
+		w.buf = appendMark(w.buf, s, w.at, seg.synced, l.committed)
 	}
 	for i := range records {
 		r := &records[i]
@@ -458,9 +459,10 @@ func (w *writer) write(b []byte) {
 	w.at += int64(len(b))
 }
 
-// appendMark appends a mark to be written at off.
-func appendMark(b []byte, seal uint32, off, synced int64) []byte {
+// appendMark appends a mark to be written at off: up to which offset the segment
+// is synced, and up to which sequence.
+func appendMark(b []byte, seal uint32, off, synced int64, committed uint64) []byte {
 	var body [8]byte
 	le.PutUint64(body[:], uint64(synced))
-	return appendRecord(b, seal, off, head{kind: kindMark}, nil, body[:])
+	return appendRecord(b, seal, off, head{kind: kindMark, seq: committed}, nil, body[:])
 }

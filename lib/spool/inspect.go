@@ -1,0 +1,152 @@
+package spool
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// inspect reads the log in a directory without changing anything there. It may
+// be a log that is in use: then its end may look torn.
+func inspect(dir string, o Options) (*Log, *Recovered, error) {
+	l, rec := newLog(dir, o), new(Recovered)
+	l.readOnly = true
+	if err := l.recover(rec, o.Replay, o.Restore); err != nil {
+		return nil, nil, l.wrap(err)
+	}
+	if len(l.segs) == 0 {
+		return nil, nil, l.wrap(fmt.Errorf("no log here: %w", fs.ErrNotExist))
+	}
+	l.summary(rec)
+	return l, rec, nil
+}
+
+// Verify reads the log in a directory as Open does, without changing anything,
+// and reports what it found. That there is damage is no error.
+func Verify(dir string) (*Recovered, error) {
+	_, rec, err := inspect(dir, Options{Durable: true})
+	return rec, err
+}
+
+// line is one line of Dump.
+type line struct {
+	Kind         string `json:"kind"`
+	File         string `json:"file,omitempty"`
+	Offset       int64  `json:"offset,omitempty"`
+	Seq          uint64 `json:"seq,omitempty"`
+	Time         int64  `json:"time,omitempty"`
+	Flags        uint8  `json:"flags,omitempty"`
+	Meta         []byte `json:"meta,omitempty"`
+	Note         []byte `json:"note,omitempty"`
+	Bytes        int64  `json:"bytes"`
+	Frame        []byte `json:"frame,omitempty"`
+	Acknowledged bool   `json:"acknowledged,omitempty"`
+	Epoch        string `json:"epoch,omitempty"`
+	First        uint64 `json:"first,omitempty"`
+	Last         uint64 `json:"last,omitempty"`
+	Waiting      int64  `json:"waiting,omitempty"`
+	What         string `json:"what,omitempty"`
+}
+
+// Dump writes the log in a directory as lines of JSON without changing anything:
+// one of kind message for each record that is still on disk, acknowledged or
+// not; or, with frames, for each that waits, with its frame; then one of kind
+// damage for each damage, and one of kind log. Meta parts, notes and frames are
+// in base64.
+func Dump(dir string, w io.Writer, frames bool) error {
+	out := bufio.NewWriter(w)
+	enc := json.NewEncoder(out)
+	var failed error
+	put := func(v line) {
+		if failed == nil {
+			failed = enc.Encode(v)
+		}
+	}
+	message := func(r Record, acknowledged bool) {
+		put(line{Kind: "message", Seq: r.Seq, Time: r.Time, Flags: r.Flags, Meta: r.Meta, Note: r.Note,
+			Bytes: int64(r.Size), Frame: r.Frame, Acknowledged: acknowledged})
+	}
+	o := Options{Durable: true}
+	if !frames {
+		o.Replay = message
+	}
+	l, rec, err := inspect(dir, o)
+	if err != nil {
+		return err
+	}
+	if frames {
+		err := l.each(func(p *Page) error {
+			for _, r := range p.Records {
+				message(r, false)
+			}
+			return failed
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range rec.Damage {
+		put(line{Kind: "damage", File: d.File, Offset: d.Offset, Bytes: d.Bytes, What: string(d.Kind)})
+	}
+	put(line{Kind: "log", Epoch: hex.EncodeToString(l.epoch[:]), First: rec.First, Last: rec.Last, Waiting: rec.Waiting, Bytes: rec.Bytes})
+	if failed == nil {
+		failed = out.Flush()
+	}
+	return failed
+}
+
+// each calls f with all records that wait, some at a time.
+func (l *Log) each(f func(*Page) error) error {
+	r := l.Reader(0)
+	defer r.Close()
+	for {
+		var p Page
+		if err := r.Read(&p, largeWrite, ^uint64(0)); err != nil {
+			return err
+		}
+		if len(p.Records) == 0 && len(p.Lost) == 0 {
+			return nil
+		}
+		if err := f(&p); err != nil {
+			return err
+		}
+	}
+}
+
+// Salvage copies all records that wait in the log in dir, those behind a gap
+// too, to a new log in the directory out, which must not hold one, and returns
+// how many. Nothing in dir is changed. The new log has another epoch and no
+// state.
+func Salvage(dir, out string) (n int64, err error) {
+	from, _, err := inspect(dir, Options{})
+	if err != nil {
+		return 0, err
+	}
+	to, rec, err := Open(out, Options{Durable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if closeErr := to.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	if rec.Last > 0 || rec.Bytes > 0 {
+		return 0, to.wrap(fmt.Errorf("a log is there: %w", fs.ErrExist))
+	}
+	err = from.each(func(p *Page) error {
+		if err := to.Append(p.Records); err != nil {
+			return err
+		}
+		n += int64(len(p.Records))
+		return nil
+	})
+	if err == nil && n > 0 {
+		err = to.Commit(to.Last())
+	}
+	return n, err
+}
