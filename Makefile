@@ -25,7 +25,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The version that the programs show; when it is empty, git knows it.
 VERSION =
 # Packages whose tests depend on how goroutines take turns.
-CONCURRENT = cli|queue|link|local|peer|control|api|connector|daemon
+CONCURRENT = cli|spool|queue|link|local|peer|control|api|connector|daemon
 
 all:
 	@v='$(VERSION)'; \

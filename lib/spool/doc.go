@@ -26,20 +26,23 @@
 // A record, in both kinds of file:
 //
 //	 0  4  magic, "\xa1oc\x02"
-//	 4  4  CRC-32C of key (8), number of the segment (8; highest bit set in an
-//	       .ack), offset of the record in the file (8), and bytes 8 to 35
+//	 4  4  checksum of bytes 8 to 35: their CRC-32C, continued from the seal of
+//	       the file xor the lower half of the record's offset in it
 //	 8  4  length of the body
 //	12  2  length of the meta part at the start of the body
 //	14  1  kind: 1 message, 2 state, 3 mark, 4 acknowledgement, 5 note
 //	15  1  flags of the owner
 //	16  8  sequence; of a state and a mark, that of the last record before
 //	24  8  time, Unix ms
-//	32  4  CRC-32C of key, number of the segment (as above) and the body
+//	32  4  checksum of the body: its CRC-32C, continued from the seal
 //	36     body: meta, then the frame
+//
+// The seal of a file is the CRC-32C of the key and the number of the segment, 8
+// bytes each; in the number the highest bit is set for an .ack.
 //
 // The header of a record has a checksum of its own so that damage in a body
 // costs no search for the next record, and damage in a header only one. The
-// key, which never leaves the directory, is in the checksum so that bytes
+// key, which never leaves the directory, is in the checksums so that bytes
 // within a message cannot pose as a record to that search.
 //
 // What recovery relies on:

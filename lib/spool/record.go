@@ -70,10 +70,7 @@ func seal(key, number uint64) uint32 {
 
 // headSum returns the checksum of the head of a record at off.
 func headSum(seal uint32, off int64, b []byte) uint32 {
-	var in [8 + recordHead - 8]byte
-	le.PutUint64(in[:], uint64(off))
-	copy(in[8:], b[8:recordHead])
-	return crc32.Update(seal, castagnoli, in[:])
+	return crc32.Update(seal^uint32(off), castagnoli, b[8:recordHead])
 }
 
 // appendHead appends the head of a record that is to be written at off and whose
