@@ -118,6 +118,9 @@ func (r *Reader) position(upTo uint64) (end int64, live set, err error) {
 // read reads wanted records of one segment. The window of the scanner is the
 // page's buffer: it is filled again only while no record lies in it.
 func (r *Reader) read(p *Page, size int, end int64, live set) error {
+	if cap(p.buf) > 2*max(size, readBlock) {
+		p.buf = nil // a single record was that large
+	}
 	s := scanner{r: r.f, size: end, seal: seal(r.seg.key, r.seg.number), buf: p.buf[:0], window: max(size, readBlock)}
 	defer func() { p.buf = s.buf }()
 	last := live[len(live)-1].Last
