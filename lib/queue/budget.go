@@ -51,6 +51,16 @@ func (b *Budget) take(n int) bool {
 	return true
 }
 
+// force reserves n bytes, whether or not there is room.
+func (b *Budget) force(n int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used += n
+}
+
 // give returns n bytes, and what its caller must call when it holds no lock:
 // those who wait for room, as soon as there is any. One whose queue another
 // fills for good must not wait for that one.

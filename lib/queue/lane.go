@@ -23,22 +23,25 @@ type block struct {
 // item is one message of a lane. It has no pointers: a queue holds millions,
 // which the garbage collector need not look at.
 type item struct {
-	seq   uint64
+	seq   uint64 // the order of arrival in the queue
 	blk   uint32 // place in Queue.blocks
-	off   uint32
 	n     uint32
-	flags uint32
+	num   uint32 // the number in the lane, its low half: see lane.number
+	off   uint16 // a block with more than one frame is no longer than fullBlock
+	flags uint16
 }
 
 const (
 	finished = 1 << iota // in a taker's hand, and done
 	noted                // Queue.notes has a note for it
+	mortal               // its header has expires
 )
 
 // frame returns the bytes of an item, with the capacity to join it with what
 // follows in memory: see wire.Batch.
 func (q *Queue) frame(it *item) []byte {
-	return q.blocks[it.blk].buf[it.off : it.off+it.n]
+	off := uint32(it.off)
+	return q.blocks[it.blk].buf[off : off+it.n]
 }
 
 // note returns the note of an item, or nil.
@@ -67,18 +70,30 @@ func (q *Queue) dropBlock(b *block) {
 }
 
 // lane is the part of a queue that one message type has. Guarded by q.mu.
+//
+// Its messages are, in order: those in takers' hands and in back, those in
+// wait, those in disk.fresh, and those that are in the log only.
 type lane struct {
 	q    *Queue
 	name string
 	prio int
+	id   int // its place in the order in which lanes were made
 
 	back  heap // given back by takers; before all in wait
 	wait  ring
 	tail  *block // where the next frame goes; nil when there is none with room
-	bytes int    // of what is not finished
+	bytes int    // of what is in memory and not finished
+	hand  int    // of that, in takers' hands
 	room  []func()
 	need  int  // the most bytes that one in room waits for
 	asked bool // the budget will call announceRoom
+
+	num   uint64           // of the next message
+	epoch Epoch            // with num, tells this lane's messages from all others
+	marks map[string]*mark // by peer: what was taken from it
+	ids   window           // of messages that have an id
+
+	disk *disk // nil: memory is all there is
 }
 
 var smallBlocks, fullBlocks sync.Pool // of *block, empty and of no lane
@@ -97,7 +112,33 @@ func newBlock(size int) *block {
 	return &block{buf: make([]byte, 0, size)}
 }
 
-func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
+// number returns the whole number of an item, of which it has the low half.
+func (l *lane) number(it *item) uint64 {
+	return l.num - uint64(uint32(l.num)-it.num)
+}
+
+// slot says what the items of a put get.
+type slot struct {
+	to    *ring
+	seq   uint64 // of the next
+	num   uint64
+	flags uint16
+	note  *Note
+	fill  bool // from disk: what is in takers' hands does not count
+	force bool // the first may go beyond limit and budget
+}
+
+// above reports whether a frame of n bytes goes beyond the limit.
+func (l *lane) above(n int, e *slot) bool {
+	bytes := l.bytes
+	if e.fill {
+		bytes -= l.hand
+	}
+	return bytes > 0 && bytes+n+overhead > l.q.limit && !e.force
+}
+
+// put copies frames into memory as far as there is room.
+func (l *lane) put(frames []byte, e *slot) (taken int, err error) {
 	q := l.q
 	for len(frames) > 0 {
 		// As many whole frames as go into the tail block, in one copy.
@@ -111,26 +152,25 @@ func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 			if f, rest = wire.Split(rest); n+len(f) > space {
 				break
 			}
-			if l.bytes > 0 && l.bytes+len(f)+overhead > q.limit {
+			if l.above(len(f), e) {
 				err = ErrFull
 				break
 			}
 			l.bytes += len(f) + overhead
-			it := l.wait.push()
-			*it = item{seq: q.seq, blk: l.tail.id, off: uint32(len(l.tail.buf) + n), n: uint32(len(f))}
-			if note != nil {
-				it.flags = noted
-				q.notes[q.seq] = note
+			it := e.to.push()
+			*it = item{seq: e.seq, blk: l.tail.id, off: uint16(len(l.tail.buf) + n), n: uint32(len(f)), num: uint32(e.num), flags: e.flags}
+			if e.note != nil {
+				it.flags |= noted
+				q.notes[e.seq] = e.note
 			}
-			q.seq++
+			e.seq++
+			e.num++
+			e.force = false
 			n += len(f)
 		}
 		if count > 0 {
 			l.tail.buf = append(l.tail.buf, frames[:n]...)
 			l.tail.live += count
-			q.stats.Put += uint64(count)
-			q.stats.PutBytes += uint64(n)
-			q.stats.Waiting += count
 			taken += n
 			frames = frames[n:]
 		}
@@ -138,7 +178,7 @@ func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 			return taken, err
 		}
 		if len(frames) > 0 {
-			if err := l.grow(frames); err != nil {
+			if err := l.grow(frames, e); err != nil {
 				return taken, err
 			}
 		}
@@ -147,9 +187,9 @@ func (l *lane) put(frames []byte, note *Note) (taken int, err error) {
 }
 
 // grow makes a new tail block in which at least the first of frames has room.
-func (l *lane) grow(frames []byte) error {
+func (l *lane) grow(frames []byte, e *slot) error {
 	first, _ := wire.Split(frames)
-	if l.bytes > 0 && l.bytes+len(first)+overhead > l.q.limit {
+	if l.above(len(first), e) {
 		return ErrFull
 	}
 	size := fullBlock
@@ -163,7 +203,9 @@ func (l *lane) grow(frames []byte) error {
 		l.tail = nil
 		l.free(old)
 	}
-	if !l.q.budget.take(size) {
+	if e.force {
+		l.q.budget.force(size)
+	} else if !l.q.budget.take(size) {
 		return ErrFull
 	}
 	l.tail = newBlock(size)
@@ -198,7 +240,7 @@ func (l *lane) release(it *item) {
 	}
 }
 
-// head returns the sequence number of the first message.
+// head returns the sequence number of the first message that can be taken.
 func (l *lane) head() (uint64, bool) {
 	if len(l.back) > 0 {
 		return l.back[0].seq, true
@@ -209,7 +251,7 @@ func (l *lane) head() (uint64, bool) {
 	return 0, false
 }
 
-// pop removes the first message if its sequence number is below bound.
+// pop removes the first message if its sequence number is not above bound.
 func (l *lane) pop(bound uint64) (it item, ok bool) {
 	if len(l.back) > 0 {
 		if l.back[0].seq > bound {
@@ -227,6 +269,7 @@ func (l *lane) pop(bound uint64) (it item, ok bool) {
 
 // giveBack puts an item that a taker had back where it was.
 func (l *lane) giveBack(it item) {
+	l.hand -= int(it.n) + overhead
 	if l.q.closed {
 		l.lose(&it)
 		return
@@ -249,21 +292,36 @@ func (q *Queue) tell(it *item, err error) {
 	}
 }
 
-// discard drops what waits; what takers have in hand is lost when they close.
+// discard drops what waits in memory and returns how many of those are not on
+// disk; what takers have in hand is lost when they close.
 func (l *lane) discard() (n int) {
 	for {
-		it, ok := l.pop(^uint64(0))
+		it, ok := l.pop(never)
 		if !ok {
 			return n
 		}
+		if l.disk == nil || l.number(&it) >= l.disk.loose {
+			n++
+		}
 		l.lose(&it)
-		n++
 	}
 }
 
 // checkRoom tells those who wait for room when there is some.
 func (l *lane) checkRoom() {
-	if len(l.room) == 0 || l.asked || !l.roomy() {
+	if len(l.room) == 0 || l.asked {
+		return
+	}
+	if d := l.disk; d != nil {
+		if !d.full {
+			l.callRoom()
+			return
+		}
+		if d.durable || d.tail > 0 {
+			return // the disk is tried again soon
+		}
+	}
+	if !l.roomy() {
 		return
 	}
 	if !l.q.budget.onRoom(l.announceRoom) {
@@ -283,6 +341,7 @@ func (l *lane) announceRoom() {
 	}
 }
 
+// roomy reports whether memory has room.
 func (l *lane) roomy() bool {
 	return l.bytes == 0 || l.bytes <= l.q.limit/2 && l.bytes+l.need <= l.q.limit
 }

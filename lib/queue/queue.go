@@ -6,14 +6,24 @@
 // and say when they are done with them. What a taker has not finished when it
 // closes goes back to the place it came from.
 //
+// A queue with a Store keeps lanes on disk. A message of a durable type is
+// appended to the log of its lane, and can be taken when Commit has returned;
+// memory holds a copy when there is room. Messages of other types go to the
+// log when memory is full, and all that follow them of their type, until they
+// are read back; what is left of them in memory when the queue is closed is
+// appended then. The order of a lane is that of its log, always.
+//
+// What a peer sends again is taken once: see Origin. So is what a program puts
+// again with the same ID.
+//
 // All methods may be called from any goroutine.
 package queue
 
 import (
 	"errors"
-	"slices"
 	"sync"
 
+	"aioc/lib/spool"
 	"aioc/lib/wire"
 )
 
@@ -40,14 +50,40 @@ type Stats struct {
 	Put, PutBytes   uint64
 	Done, Returned  uint64
 	Waiting, InHand int // now; InHand: taken and not finished
-	Bytes           int // now, of both
+	Bytes           int // now, in memory
+	OnDisk          int // messages that wait and are on disk alone
+	DiskBytes       int64
+
+	Duplicates uint64 // put again, and not taken again
+	Expired    uint64 // not given out: their time was over
 }
+
+// Extra is what is known of the frames of a put.
+type Extra struct {
+	Note   *Note  // of one frame
+	From   Origin // set forward as frames are taken
+	ID     ID     // of one frame
+	Mortal bool   // the headers have expires: they are not given out after that
+}
+
+func (x *Extra) flags() uint16 {
+	if x.Mortal {
+		return mortal
+	}
+	return 0
+}
+
+// ErrExpired is what the note of a message is told whose time was over.
+var ErrExpired = errors.New("expired before it could be passed on")
 
 // Queue is described at the package.
 type Queue struct {
 	limit  int // bytes a lane
 	budget *Budget
 	prio   map[string]int
+	store  Store                           // nil: memory only
+	gone   func(messageType string, n int) // told of messages that expired; or nil
+	fills  sync.WaitGroup
 
 	mu      sync.Mutex
 	lanes   []*lane // by priority
@@ -58,7 +94,10 @@ type Queue struct {
 	notes   map[uint64]*Note // by sequence number
 	idle    []*Taker         // waiting for messages
 	takers  int              // not closed
+	open    map[*Taker]bool  // those
+	tails   int              // lanes with messages that are on disk alone
 	drained []func()         // to call when nothing is left
+	closing bool             // nothing is put any more
 	closed  bool
 	stats   Stats
 	pending []func() // to call when mu is released
@@ -68,7 +107,17 @@ type Queue struct {
 // together what budget allows (nil: no bound). priorities gives message types
 // their priority, smaller first, 0 when absent; the map is not copied.
 func New(limit int, budget *Budget, priorities map[string]int) *Queue {
-	return &Queue{limit: limit, budget: budget, prio: priorities, byType: map[string]*lane{}, notes: map[uint64]*Note{}}
+	return &Queue{limit: limit, budget: budget, prio: priorities, byType: map[string]*lane{},
+		notes: map[uint64]*Note{}, open: map[*Taker]bool{}, seq: 1}
+}
+
+// Keep gives the queue a store for its lanes. expired, which may be nil, is told
+// of messages that were dropped because their time was over. It is called
+// before anything is put.
+func (q *Queue) Keep(store Store, expired func(messageType string, n int)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.store, q.gone = store, expired
 }
 
 // unlock releases mu and then calls what was put off until then.
@@ -91,7 +140,10 @@ func (q *Queue) unlock() {
 func (q *Queue) lane(messageType string) *lane {
 	l := q.byType[messageType]
 	if l == nil {
-		l = &lane{q: q, name: messageType, prio: q.prio[messageType]}
+		l = &lane{q: q, name: messageType, prio: q.prio[messageType], id: len(q.lanes), num: 1, epoch: newEpoch()}
+		if q.store != nil {
+			l.disk = &disk{durable: q.store.Durable(messageType), first: never}
+		}
 		q.byType[messageType] = l
 		i := len(q.lanes)
 		for i > 0 && q.lanes[i-1].prio > l.prio {
@@ -106,30 +158,96 @@ func (q *Queue) lane(messageType string) *lane {
 
 // Put appends the frames, which are whole, to the lane of the message type. It
 // copies them. It returns how many bytes of them, whole frames from the start,
-// were taken; less than all with ErrFull or ErrClosed. A frame larger than the
-// limit is taken by an empty lane.
+// were taken; less than all with ErrFull, ErrClosed or an error that wraps
+// ErrDisk. A frame larger than the limit is taken by an empty lane. Frames of
+// a durable type count only after Commit.
 func (q *Queue) Put(messageType string, frames []byte) (int, error) {
-	return q.put(messageType, frames, nil)
+	return q.PutExtra(messageType, frames, &Extra{})
 }
 
 // PutNote is Put for one frame that has a note.
 func (q *Queue) PutNote(messageType string, frame []byte, note *Note) error {
-	_, err := q.put(messageType, frame, note)
+	_, err := q.PutExtra(messageType, frame, &Extra{Note: note})
 	return err
 }
 
-func (q *Queue) put(messageType string, frames []byte, note *Note) (int, error) {
+// PutExtra is Put for frames of which more is known. What was taken before
+// counts as taken.
+func (q *Queue) PutExtra(messageType string, frames []byte, x *Extra) (taken int, err error) {
 	q.mu.Lock()
-	defer q.unlock()
-	if q.closed {
+	if q.closing {
+		q.unlock()
 		return 0, ErrClosed
 	}
 	l := q.lane(messageType)
-	taken, err := l.put(frames, note)
-	if taken > 0 {
+	if x.From.Seq > 0 || x.ID != (ID{}) {
+		taken = l.skipKnown(frames, x)
+		frames = frames[taken:]
+	}
+	if len(frames) == 0 {
+		q.unlock()
+		return taken, nil
+	}
+	n := 0
+	if l.direct() {
+		n, err = l.putMemory(frames, x)
+		taken += n
+		if err == nil || l.disk == nil {
+			q.unlock()
+			return taken, err
+		}
+	}
+	q.unlock()
+	n, err = q.putDisk(l, frames[n:], x)
+	return taken + n, err
+}
+
+// putMemory puts frames into memory alone, as far as there is room. q.mu is
+// held.
+func (l *lane) putMemory(frames []byte, x *Extra) (taken int, err error) {
+	q := l.q
+	if d := l.disk; d != nil && d.loose == never {
+		d.loose = l.num
+	}
+	e := slot{to: &l.wait, seq: q.seq, num: l.num, flags: x.flags(), note: x.Note}
+	if taken, err = l.put(frames, &e); taken > 0 {
+		count := int(e.num - l.num)
+		q.seq, l.num = e.seq, e.num
+		q.count(frames[:taken], count)
+		l.took(x, count)
 		q.wake()
 	}
 	return taken, err
+}
+
+// count accounts for frames that were put.
+func (q *Queue) count(frames []byte, count int) {
+	q.stats.Put += uint64(count)
+	q.stats.PutBytes += uint64(len(frames))
+	q.stats.Waiting += count
+}
+
+// skipKnown returns how many bytes of the frames, from the start, were taken
+// before. q.mu is held.
+func (l *lane) skipKnown(frames []byte, x *Extra) (skipped int) {
+	n := 0
+	if x.ID != (ID{}) && l.ids.has(x.ID) {
+		n = 1
+		if note := x.Note; note != nil && note.Done != nil {
+			l.q.pending = append(l.q.pending, func() { note.Done(nil) })
+		}
+	} else if n = l.known(&x.From, len(frames)); n == 0 {
+		return 0
+	}
+	rest := frames
+	for ; n > 0 && len(rest) > 0; n-- {
+		_, rest = wire.Split(rest)
+		l.q.stats.Duplicates++
+		if x.From.Seq > 0 {
+			x.From.Seq++
+		}
+	}
+	return len(frames) - len(rest)
 }
 
 // wake lets all waiting takers know that there is something. All, because one
@@ -183,66 +301,43 @@ func (q *Queue) Len() int {
 
 // Stats returns a snapshot.
 func (q *Queue) Stats() Stats {
+	var logs []*spool.Log
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	s := q.stats
 	for _, l := range q.lanes {
 		s.Bytes += l.bytes
+		if d := l.disk; d != nil {
+			s.OnDisk += d.tail
+			if d.log != nil {
+				logs = append(logs, d.log)
+			}
+		}
+	}
+	q.mu.Unlock()
+	for _, log := range logs { // which may be waiting for q.mu
+		s.DiskBytes += log.Stats().Bytes
 	}
 	return s
-}
-
-// Close refuses further puts and discards what waits; it returns how many
-// messages that were. What takers have in hand is discarded when they give it
-// back. Notes of what is discarded are told ErrClosed. Takers get nothing more.
-func (q *Queue) Close() (discarded int) {
-	q.mu.Lock()
-	defer q.unlock()
-	if q.closed {
-		return 0
-	}
-	return q.shut()
-}
-
-// shut closes the queue.
-func (q *Queue) shut() (discarded int) {
-	q.closed = true
-	for _, l := range q.lanes {
-		discarded += l.discard()
-		l.callRoom()
-	}
-	q.stats.Waiting = 0
-	q.wake()
-	q.checkEmpty()
-	return discarded
-}
-
-// CloseIfEmpty closes the queue if nothing waits or is in hand, and reports
-// whether it did.
-func (q *Queue) CloseIfEmpty() bool {
-	q.mu.Lock()
-	defer q.unlock()
-	if q.closed || q.stats.Waiting+q.stats.InHand > 0 {
-		return false
-	}
-	q.shut()
-	return true
 }
 
 // next returns the lane to take from and the sequence number up to which it
 // may be taken from before another lane's turn.
 func (q *Queue) next(t *Taker) (best *lane, bound uint64) {
-	bound = ^uint64(0)
+	bound = never
 	var first uint64
+	ahead := uint64(never) // what comes first of all that is still on disk
 	for _, l := range q.lanes {
 		if best != nil && l.prio > best.prio {
 			break
 		}
-		seq, ok := l.head()
-		if !ok || t.parked[l] {
+		if t.parked[l] {
 			continue
 		}
+		seq, ok := l.head()
 		switch {
+		case !ok && q.tails > 0 && l.disk.tail > 0 && !l.disk.stuck && l.disk.first <= l.readable():
+			ahead = min(ahead, l.disk.tailSeq)
+		case !ok:
 		case best == nil || seq < first:
 			if best != nil {
 				bound = first
@@ -252,249 +347,8 @@ func (q *Queue) next(t *Taker) (best *lane, bound uint64) {
 			bound = seq
 		}
 	}
-	return best, bound
-}
-
-// A Taker takes from a queue on behalf of one link. The frames it has taken
-// are numbered from 1.
-type Taker struct {
-	q     *Queue
-	ready func()
-	edit  func(n uint64, note *Note, frame []byte) []byte
-
-	// Guarded by q.mu.
-	hand    ring   // taken, not finished
-	left    int    // not finished, of those in hand
-	base    uint64 // number of the first in hand
-	swept   uint64 // below this number only frames that wait to be acknowledged are not finished
-	parked  map[*lane]bool
-	waiting bool // in q.idle
-	closed  bool
-}
-
-// Taker returns a new taker. ready is called, without a lock held, when a Take
-// that found nothing is worth repeating. edit, which may be nil, is called for
-// each frame that has a note, with a lock held, and returns what to pass on
-// instead: its bytes must not change later.
-func (q *Queue) Taker(ready func(), edit func(n uint64, note *Note, frame []byte) []byte) *Taker {
-	q.mu.Lock()
-	q.takers++
-	q.mu.Unlock()
-	return &Taker{q: q, ready: ready, edit: edit, base: 1}
-}
-
-// Takers returns how many takers are not closed.
-func (q *Queue) Takers() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.takers
-}
-
-// Take adds up to count frames to b, until b holds max bytes (one frame may go
-// beyond), and returns how many. After it returned 0, ready will be called.
-// The bytes stay in place until they are finished.
-func (t *Taker) Take(b *wire.Batch, max, count int) int {
-	q := t.q
-	q.mu.Lock()
-	defer q.unlock()
-	if t.closed || q.closed {
-		return 0
+	if best != nil && ahead < first {
+		return nil, 0 // it is being read
 	}
-	n := 0
-	for n < count && b.Bytes < max {
-		l, bound := q.next(t)
-		if l == nil {
-			break
-		}
-		n += t.run(l, bound, b, max, count-n)
-	}
-	q.stats.Waiting -= n
-	q.stats.InHand += n
-	if n == 0 && !t.waiting {
-		t.waiting = true
-		q.idle = append(q.idle, t)
-	}
-	return n
-}
-
-// run takes from one lane up to the message with sequence number bound.
-func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int) {
-	for n < count && b.Bytes < max {
-		it, ok := l.pop(bound)
-		if !ok {
-			break
-		}
-		frame := t.q.frame(&it)
-		if it.flags != 0 && t.edit != nil {
-			frame = t.edit(t.base+uint64(t.hand.n), t.q.note(&it), frame)
-		}
-		b.Add(frame, 1)
-		*t.hand.push() = it
-		n++
-	}
-	t.left += n
-	return n
-}
-
-// Done finishes the frames numbered up to upTo, those with a note that waits for
-// the far end's acknowledgement only if acked is set, and returns how many
-// were not finished before.
-func (t *Taker) Done(upTo uint64, acked bool) (n int) {
-	t.q.mu.Lock()
-	defer t.q.unlock()
-	i := 0
-	if !acked && t.swept > t.base {
-		i = int(t.swept - t.base)
-	}
-	for ; i < t.hand.n && t.base+uint64(i) <= upTo; i++ {
-		it := t.hand.at(i)
-		if it.flags == 0 || it.flags == noted && (acked || !t.q.note(it).WaitForAck) {
-			t.finish(it, nil)
-			n++
-		}
-	}
-	t.swept = max(t.swept, t.base+uint64(i))
-	t.pop()
-	return n
-}
-
-// DoneOne finishes frame number n alone, with an error if it failed for good,
-// and reports whether it was in hand.
-func (t *Taker) DoneOne(n uint64, err error) bool {
-	t.q.mu.Lock()
-	defer t.q.unlock()
-	it := t.numbered(n)
-	if it == nil {
-		return false
-	}
-	t.finish(it, err)
-	t.pop()
-	return true
-}
-
-// Return puts frame number n back where it came from and reports its message
-// type, "" when it was not in hand. With park set no frame of its lane is taken
-// until Resume.
-func (t *Taker) Return(n uint64, park bool) (messageType string) {
-	q := t.q
-	q.mu.Lock()
-	defer q.unlock()
-	it := t.numbered(n)
-	if it == nil {
-		return ""
-	}
-	l := q.blocks[it.blk].lane
-	if park {
-		if t.parked == nil {
-			t.parked = map[*lane]bool{}
-		}
-		t.parked[l] = true
-	}
-	l.giveBack(*it)
-	it.flags = finished
-	t.left--
-	q.returned(1)
-	t.pop()
-	return l.name
-}
-
-// Resume ends the parking of a message type's lane.
-func (t *Taker) Resume(messageType string) {
-	t.q.mu.Lock()
-	defer t.q.unlock()
-	if l := t.q.byType[messageType]; l != nil {
-		delete(t.parked, l)
-		t.q.pending = append(t.q.pending, t.ready)
-	}
-}
-
-// Numbered returns the number of the frame taken last, 0 before the first.
-func (t *Taker) Numbered() uint64 {
-	t.q.mu.Lock()
-	defer t.q.mu.Unlock()
-	return t.base + uint64(t.hand.n) - 1
-}
-
-// Watch makes ready be called with the next put, without taking anything.
-func (t *Taker) Watch() {
-	t.q.mu.Lock()
-	defer t.q.mu.Unlock()
-	if !t.waiting && !t.closed {
-		t.waiting = true
-		t.q.idle = append(t.q.idle, t)
-	}
-}
-
-// InHand returns how many frames are taken and not finished.
-func (t *Taker) InHand() int {
-	t.q.mu.Lock()
-	defer t.q.mu.Unlock()
-	return t.left
-}
-
-// Close gives back what is not finished, in order. Nobody may still read bytes
-// that Take added. It may be called twice.
-func (t *Taker) Close() {
-	q := t.q
-	q.mu.Lock()
-	defer q.unlock()
-	if t.closed {
-		return
-	}
-	t.closed = true
-	q.takers--
-	if i := slices.Index(q.idle, t); i >= 0 {
-		q.idle = slices.Delete(q.idle, i, i+1)
-	}
-	for i := 0; i < t.hand.n; i++ {
-		if it := t.hand.at(i); it.flags&finished == 0 {
-			q.blocks[it.blk].lane.giveBack(*it)
-		}
-	}
-	n := t.left
-	t.hand, t.left = ring{}, 0
-	q.returned(n)
-}
-
-// returned accounts for n frames given back and lets another taker have them.
-func (q *Queue) returned(n int) {
-	q.stats.InHand -= n
-	if n > 0 && !q.closed {
-		q.stats.Waiting += n
-		q.stats.Returned += uint64(n)
-		q.wake()
-	}
-}
-
-func (t *Taker) numbered(n uint64) *item {
-	if n < t.base || n >= t.base+uint64(t.hand.n) {
-		return nil
-	}
-	if it := t.hand.at(int(n - t.base)); it.flags&finished == 0 {
-		return it
-	}
-	return nil
-}
-
-func (t *Taker) finish(it *item, err error) {
-	q := t.q
-	q.tell(it, err)
-	l := q.blocks[it.blk].lane
-	l.release(it)
-	it.flags = finished
-	t.left--
-	q.stats.InHand--
-	q.stats.Done++
-	q.checkEmpty()
-	if len(l.room) > 0 {
-		l.checkRoom()
-	}
-}
-
-// pop forgets finished frames at the front.
-func (t *Taker) pop() {
-	for t.hand.n > 0 && t.hand.at(0).flags&finished != 0 {
-		t.hand.drop()
-		t.base++
-	}
+	return best, min(bound, ahead)
 }

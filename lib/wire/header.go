@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -109,6 +110,13 @@ func (h *Header) Field(name string) []byte {
 		}
 	})
 	return found
+}
+
+// Expires returns the time after which the message is of no use any more, if it
+// says so in expires, in Unix milliseconds. It scans the whole header.
+func (h *Header) Expires() (at time.Time, ok bool) {
+	ms, err := strconv.ParseInt(string(h.Field("expires")), 10, 64)
+	return time.UnixMilli(ms), err == nil
 }
 
 // Speaks reports whether the announced extensions contain name.

@@ -1,0 +1,583 @@
+package queue
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"aioc/lib/spool"
+	"aioc/lib/wire"
+)
+
+// ErrDisk is wrapped when a message cannot be put because the disk is full or
+// failing. It may be tried again.
+var ErrDisk = errors.New("disk")
+
+var errLost = errors.New("records cannot be read any more")
+
+const (
+	// retryFull is when a disk that was full is tried again.
+	retryFull = 250 * time.Millisecond
+	// appendBytes is about how much goes to the log at once.
+	appendBytes = 1 << 20
+	// readBytes is about how much comes from it at once.
+	readBytes = 256 << 10
+	// leap is by how much the numbers of a lane go on higher after a start. What
+	// damage took from the end of the log must not have its numbers given to
+	// others: the far end would take them for what it has already.
+	leap = 1 << 16
+	// never is above all numbers.
+	never = ^uint64(0)
+)
+
+// disk is what a lane has on disk. A message is in the log if its number is
+// below loose; in memory, or in a taker's hand, if it is below first.
+type disk struct {
+	durable bool
+
+	// in is held while records are appended. It is taken before q.mu. Who
+	// appends owns what follows it.
+	in      sync.Mutex
+	records []spool.Record
+	metas   []byte
+	copied  []byte
+
+	// Guarded by q.mu.
+	log      *spool.Log // nil until it is needed
+	loose    uint64     // from here on messages are in memory only; never: none is
+	fresh    ring       // in the log and in memory, not committed yet
+	last     uint64     // the last record
+	safe     uint64     // up to here records are committed, if durable
+	first    uint64     // from here on records are not in memory
+	tail     int        // how many those are
+	tailSeq  uint64     // at most the sequence number of the first of those
+	gen      int        // changed when first goes back
+	busy     bool       // records are being appended: nothing may pass them by
+	full     bool       // the log had no room
+	stuck    bool       // the log cannot be read
+	filling  bool
+	acks     []spool.Range
+	acking   bool // writeAcks will be called
+	retrying bool // a timer will end full, or stuck
+
+	// Of marks: what is not on disk yet, and the numbers by which the log knows
+	// where messages came from.
+	unsure  []unsureMark
+	indexes uint64
+	byIndex map[uint64]*mark // while the log is opened
+}
+
+// Open opens the logs of the given types, as far as they have something, and
+// removes those that have nothing to remember. It is called once, before
+// anything is put, and returns how many messages wait.
+func (q *Queue) Open(types []string) (waiting int, err error) {
+	var failed []error
+	for _, name := range types {
+		q.mu.Lock()
+		l := q.lane(name)
+		q.mu.Unlock()
+		l.disk.in.Lock()
+		if err := l.open(); err != nil {
+			failed = append(failed, err)
+		}
+		l.disk.in.Unlock()
+		waiting += l.disk.tail
+	}
+	return waiting, errors.Join(failed...)
+}
+
+// open opens the log unless it is open. disk.in is held.
+func (l *lane) open() error {
+	d, q := l.disk, l.q
+	if d.log != nil {
+		return nil
+	}
+	d.byIndex, d.acks, d.first, d.tail = map[uint64]*mark{}, nil, never, 0
+	log, err := q.store.Open(l.name, l.state, l.restore, l.replay)
+	d.byIndex = nil
+	if err != nil {
+		return fmt.Errorf("%w: type %s: %w", ErrDisk, l.name, err)
+	}
+	q.mu.Lock()
+	defer q.unlock()
+	if q.closed {
+		_ = log.Close()
+		return ErrClosed
+	}
+	d.log = log
+	if last := log.Last(); last > 0 {
+		l.num = max(l.num, last+leap)
+		d.last, d.safe = last, last
+	}
+	l.ackSoon()
+	if d.durable {
+		l.epoch, d.loose = log.Epoch(), never
+	}
+	if d.tail > 0 {
+		d.loose = never
+		q.stats.Waiting += d.tail
+		q.tails++
+	}
+	l.checkFill()
+	return nil
+}
+
+// restore is told of a state of the lane.
+func (l *lane) restore(state []byte) {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	l.readState(state)
+}
+
+// replay is told of a record that is on disk.
+func (l *lane) replay(r spool.Record, acknowledged bool) {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	d := l.disk
+	m, err := parseMeta(r.Meta)
+	if err == nil {
+		l.q.seq = max(l.q.seq, m.seq+1)
+		twice := l.remember(&m, r.Time/1000)
+		if twice && !acknowledged {
+			// It could not be said to be safe, but was, and was sent again.
+			d.acks = append(d.acks, spool.Range{First: r.Seq, Last: r.Seq})
+			acknowledged = true
+		}
+	} // if not, the frame is whole: it is delivered, and perhaps twice
+	if !acknowledged {
+		if d.tail == 0 {
+			d.first, d.tailSeq = r.Seq, m.seq
+		}
+		d.tail++
+	}
+}
+
+// newEpoch returns one that there has not been before.
+func newEpoch() (e Epoch) {
+	_, _ = rand.Read(e[:]) // never fails
+	return e
+}
+
+// direct reports whether what is put goes to memory, as long as there is room.
+func (l *lane) direct() bool {
+	d := l.disk
+	return d == nil || !d.durable && d.tail == 0 && !d.busy
+}
+
+// putDisk is the part of put that may use the log.
+func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error) {
+	d := l.disk
+	d.in.Lock()
+	defer d.in.Unlock()
+	if err := l.open(); err != nil {
+		q.diskFull(l, err)
+		return 0, err
+	}
+	if !d.durable {
+		q.mu.Lock()
+		if l.direct() && !q.closing {
+			if taken, err = l.putMemory(frames, x); err == nil {
+				q.unlock()
+				return taken, nil
+			}
+			frames = frames[taken:]
+		}
+		d.busy = true
+		q.unlock()
+		err = l.spill()
+		defer func() {
+			q.mu.Lock()
+			d.busy = false
+			l.ackSoon()
+			q.unlock()
+		}()
+	}
+	for len(frames) > 0 && err == nil {
+		part := frames
+		if len(part) > appendBytes {
+			part, _ = wire.Split(frames)
+			for rest := frames[len(part):]; len(part) < appendBytes; {
+				var f []byte
+				f, rest = wire.Split(rest)
+				part = frames[:len(part)+len(f)]
+			}
+		}
+		for {
+			if err = q.appendPart(l, part, x); !errors.Is(err, ErrFull) {
+				break
+			}
+			// As much as there is room for.
+			if part = half(part); part == nil {
+				break
+			}
+		}
+		if err == nil {
+			taken += len(part)
+			frames = frames[len(part):]
+		}
+	}
+	if err != nil {
+		q.diskFull(l, err)
+		if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFull) {
+			err = fmt.Errorf("%w: %w", ErrDisk, err)
+		}
+	}
+	return taken, err
+}
+
+// half returns the first half of frames, nil when there is only one.
+func half(frames []byte) []byte {
+	n := 0
+	for rest := frames; len(rest) > 0; {
+		var f []byte
+		f, rest = wire.Split(rest)
+		if n > 0 && n+len(f) > len(frames)/2 {
+			return frames[:n]
+		}
+		n += len(f)
+	}
+	return nil
+}
+
+// appendPart appends frames to the log, and keeps them in memory too as far as
+// they have a taker and there is room. disk.in is held.
+func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
+	d := l.disk
+	count := 0
+	for rest := frames; len(rest) > 0; count++ {
+		_, rest = wire.Split(rest)
+	}
+	q.mu.Lock()
+	if q.closing {
+		q.mu.Unlock()
+		return ErrClosed
+	}
+	log, num, seq := d.log, l.num, q.seq
+	q.seq += uint64(count)
+	m := l.metaOf(x)
+	q.mu.Unlock()
+
+	now := time.Now().UnixMilli()
+	d.records, d.metas = d.records[:0], d.metas[:0]
+	for rest := frames; len(rest) > 0; {
+		var f []byte
+		f, rest = wire.Split(rest)
+		i := len(d.records)
+		m.seq = seq + uint64(i)
+		from := len(d.metas)
+		d.metas = m.append(d.metas)
+		d.records = append(d.records, spool.Record{Seq: num + uint64(i), Time: now, Meta: d.metas[from:len(d.metas):len(d.metas)], Frame: f})
+		m.next()
+	}
+	err := log.Append(d.records)
+	if errors.Is(err, spool.ErrFailed) {
+		// It may work again, but for what was not committed.
+		if err = l.repair(err); err == nil {
+			err = log.Append(d.records)
+		}
+	}
+	clear(d.records)
+	if cap(d.records) > 1<<16 {
+		d.records, d.metas = nil, nil
+	}
+	if err != nil {
+		return spoolError(err)
+	}
+
+	q.mu.Lock()
+	defer q.unlock()
+	l.num += uint64(count)
+	d.last = l.num - 1
+	q.count(frames, count)
+	l.took(x, count)
+	e := &slot{to: &l.wait, seq: seq, num: num, flags: x.flags(), note: x.Note}
+	if d.durable {
+		e.to = &d.fresh
+	}
+	if d.tail == 0 && (q.takers > 0 || !d.durable) {
+		_, _ = l.put(frames, e)
+	}
+	if rest := count - int(e.num-num); rest > 0 {
+		if d.tail == 0 {
+			d.first, d.tailSeq = e.num, e.seq
+			q.tails++
+		}
+		d.tail += rest
+		if x.Note != nil { // found by its sequence number when it is read
+			q.notes[seq] = x.Note
+		}
+	}
+	if !d.durable {
+		q.wake()
+		l.checkFill()
+	}
+	return nil
+}
+
+// spoolError makes a full quota an ErrFull.
+func spoolError(err error) error {
+	if errors.Is(err, spool.ErrFull) {
+		return ErrFull
+	}
+	return err
+}
+
+// repair lets the log take records again after a sync of it has failed.
+// disk.in is held.
+func (l *lane) repair(err error) error {
+	d, q := l.disk, l.q
+	safe := d.log.Committed()
+	q.mu.Lock()
+	l.lostCommit(safe, d.last, err)
+	q.unlock()
+	return d.log.Repair()
+}
+
+// spill writes to the log what is in memory only, so that what follows can be
+// there alone. disk.in is held and disk.busy set.
+func (l *lane) spill() error {
+	d, q := l.disk, l.q
+	now := time.Now().UnixMilli()
+	for {
+		q.mu.Lock()
+		if d.loose >= l.num {
+			d.loose = never
+			q.mu.Unlock()
+			return nil
+		}
+		before := d.loose
+		loose := l.loose()
+		d.records, d.metas, d.copied = d.records[:0], d.metas[:0], d.copied[:0]
+		for _, it := range loose {
+			if len(d.copied) > appendBytes {
+				break
+			}
+			m := meta{seq: it.seq, mortal: it.flags&mortal != 0}
+			from := len(d.copied)
+			d.copied = m.append(d.copied)
+			meta := d.copied[from:]
+			from = len(d.copied)
+			d.copied = append(d.copied, q.frame(&it)...)
+			d.records = append(d.records, spool.Record{Seq: l.number(&it), Time: now, Meta: meta, Frame: d.copied[from:]})
+			d.loose = l.number(&it) + 1
+		}
+		if len(loose) == len(d.records) {
+			d.loose = never
+		}
+		log := d.log
+		q.mu.Unlock()
+		if len(d.records) > 0 {
+			if err := log.Append(d.records); err != nil {
+				q.mu.Lock()
+				d.loose = before
+				q.mu.Unlock()
+				return spoolError(err)
+			}
+			q.mu.Lock()
+			d.last = d.records[len(d.records)-1].Seq
+			q.mu.Unlock()
+		}
+		clear(d.records)
+		d.copied = nil
+	}
+}
+
+// loose returns the items that are in memory only, in order.
+func (l *lane) loose() (all []item) {
+	add := func(it *item) {
+		if it.flags&finished == 0 && l.number(it) >= l.disk.loose {
+			all = append(all, *it)
+		}
+	}
+	for t := range l.q.open {
+		for i := range t.hand.n {
+			if it := t.hand.at(i); it.flags&finished == 0 && l.q.blocks[it.blk].lane == l {
+				add(it)
+			}
+		}
+	}
+	for i := range l.back {
+		add(&l.back[i])
+	}
+	for i := range l.wait.n {
+		add(l.wait.at(i))
+	}
+	slices.SortFunc(all, func(a, b item) int { return int(int64(a.seq - b.seq)) })
+	return all
+}
+
+// diskFull notes that the log takes nothing now, and arranges for it to be
+// tried again.
+func (q *Queue) diskFull(l *lane, err error) {
+	q.mu.Lock()
+	defer q.unlock()
+	d := l.disk
+	if q.closed {
+		return
+	}
+	d.full = true
+	l.retry()
+	if !errors.Is(err, ErrFull) {
+		q.pending = append(q.pending, func() { q.store.Failed(l.name, 0, err) })
+	}
+}
+
+// retry tries the disk again after a while. q.mu is held.
+func (l *lane) retry() {
+	d := l.disk
+	if d.retrying {
+		return
+	}
+	d.retrying = true
+	time.AfterFunc(retryFull, func() {
+		l.q.mu.Lock()
+		defer l.q.unlock()
+		d.retrying, d.full, d.stuck = false, false, false
+		if !l.q.closed {
+			l.callRoom()
+			l.checkFill()
+		}
+	})
+}
+
+// Commit waits until all messages of the types that were put before are safe,
+// as far as they have to be, and lets them be taken. With an error some of
+// them were lost, and will not be.
+func (q *Queue) Commit(types ...string) error {
+	var failed error
+	var few [4]*lane
+	lanes := few[:0]
+	q.mu.Lock()
+	for _, name := range types {
+		if l := q.byType[name]; l != nil && l.disk != nil && l.disk.durable && l.disk.log != nil {
+			lanes = append(lanes, l)
+		}
+	}
+	q.mu.Unlock()
+	// What arrived in order on several lanes becomes free to take at once.
+	type outcome struct {
+		upTo, safe uint64
+		err        error
+	}
+	var fewer [4]outcome
+	outcomes := fewer[:0]
+	for _, l := range lanes {
+		q.mu.Lock()
+		o := outcome{upTo: l.disk.last, safe: l.disk.safe}
+		log := l.disk.log
+		q.mu.Unlock()
+		if o.upTo > o.safe {
+			o.err = log.Commit(o.upTo)
+			o.safe = log.Committed()
+		}
+		outcomes = append(outcomes, o)
+	}
+	q.mu.Lock()
+	defer q.unlock()
+	for i, l := range lanes {
+		o := outcomes[i]
+		if o.err != nil {
+			failed = fmt.Errorf("%w: type %s: %w", ErrDisk, l.name, o.err)
+			l.lostCommit(o.safe, o.upTo, o.err)
+		}
+		l.committed(o.safe)
+	}
+	return failed
+}
+
+// committed lets the messages up to safe be taken. q.mu is held.
+func (l *lane) committed(safe uint64) {
+	d := l.disk
+	if safe <= d.safe {
+		return
+	}
+	d.safe = safe
+	some := false
+	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= safe {
+		*l.wait.push() = *d.fresh.at(0)
+		d.fresh.drop()
+		some = true
+	}
+	l.sure(safe)
+	if some {
+		l.q.wake()
+	}
+	l.checkFill()
+}
+
+// lostCommit drops the messages above safe up to upTo, which did not reach the
+// disk. q.mu is held.
+func (l *lane) lostCommit(safe, upTo uint64, err error) {
+	d, q := l.disk, l.q
+	l.committed(safe)
+	if safe = d.safe; upTo <= safe {
+		return // others have seen to it
+	}
+	lost := 0
+	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= upTo {
+		it := *d.fresh.at(0)
+		d.fresh.drop()
+		q.tell(&it, err)
+		l.release(&it)
+		lost++
+	}
+	if from := max(d.first, safe+1); d.tail > 0 && from <= upTo {
+		n := min(d.tail, int(upTo-from+1))
+		d.tail -= n
+		lost += n
+		if d.tail == 0 {
+			d.first = never
+			q.tails--
+		}
+	}
+	q.stats.Waiting -= lost
+	d.safe = max(d.safe, upTo)
+	l.lostMarks()
+	d.acks = append(d.acks, spool.Range{First: safe + 1, Last: upTo})
+	l.ackSoon()
+	q.pending = append(q.pending, func() { q.store.Failed(l.name, lost, err) })
+	q.checkEmpty()
+}
+
+// acked notes that a message of the log is finished. q.mu is held.
+func (l *lane) acked(num uint64) {
+	d := l.disk
+	if k := len(d.acks) - 1; k >= 0 && d.acks[k].Last+1 == num {
+		d.acks[k].Last = num
+	} else {
+		d.acks = append(d.acks, spool.Range{First: num, Last: num})
+	}
+	l.ackSoon()
+}
+
+// ackSoon arranges for the log to hear of what is finished, when q.mu is
+// released.
+func (l *lane) ackSoon() {
+	d := l.disk
+	if len(d.acks) > 0 && !d.acking && !d.busy && d.log != nil {
+		d.acking = true
+		l.q.pending = append(l.q.pending, l.writeAcks)
+	}
+}
+
+// writeAcks tells the log what is finished.
+func (l *lane) writeAcks() {
+	d := l.disk
+	l.q.mu.Lock()
+	d.acking = false
+	acks, log := d.acks, d.log
+	if !d.busy {
+		d.acks = nil
+	}
+	busy := d.busy
+	l.q.mu.Unlock()
+	if busy || len(acks) == 0 || log == nil {
+		return
+	}
+	if err := log.Ack(acks...); err != nil && !errors.Is(err, spool.ErrClosed) {
+		l.q.store.Failed(l.name, 0, fmt.Errorf("what is done with may come again after a restart: %w", err))
+	}
+}
