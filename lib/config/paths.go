@@ -2,11 +2,13 @@ package config
 
 import (
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,6 +40,12 @@ type Paths struct {
 	LockFile        string // locked while a daemon of this name runs
 	Subscriptions   string // a broker's, those that outlive connections
 	ActiveList      string // active_connectors.json
+
+	Spool      string // directory of what is kept on disk
+	SpoolPeers string // in it, on a server: a directory for each client
+	SpoolTypes string // in it: a directory for each type that is received
+
+	SpoolPeerFiles string // in it, on a server: the same for messages with files
 
 	TokensDir    string
 	ServerTokens string // hashes of the clients' tokens
@@ -133,6 +141,13 @@ func (c Certificates) ServerClientKey(name string) string {
 func (c *Config) Paths() Paths {
 	p := formPaths(c.Dir(), c.IsServer, socketID(c.IsServer, c.ID()))
 	p.diskName = diskID(c.IsServer, c.ID())
+	// Unlike the names of sockets, those of spools are never the same.
+	p.Spool = filepath.Join(p.Dir, "spool_client_"+escapeName(c.ID()))
+	if c.IsServer {
+		p.Spool = filepath.Join(p.Dir, "spool_server_"+escapeName(strings.ReplaceAll(c.ServerAddr.Line(), " ", ":")))
+	}
+	p.SpoolPeers, p.SpoolTypes = filepath.Join(p.Spool, "to"), filepath.Join(p.Spool, "from")
+	p.SpoolPeerFiles = filepath.Join(p.Spool, "to-files")
 	p.TokensDir = absolute(c.TokensDir)
 	p.ServerTokens = filepath.Join(p.TokensDir, "server_tokens.json")
 	if !c.IsServer {
@@ -170,6 +185,113 @@ func (p Paths) ReceiveSocket(messageType string) string {
 		prefix = receiveServer
 	}
 	return filepath.Join(p.Dir, prefix+messageType+"_"+p.id)
+}
+
+// SpoolTo returns the directory with what waits for a peer, a directory for each
+// message type: a client's name, or "" on a client for its server.
+func (p Paths) SpoolTo(peer string) string {
+	if peer == "" {
+		return filepath.Join(p.Spool, "server")
+	}
+	return filepath.Join(p.SpoolPeers, escapeName(peer))
+}
+
+// SpoolFiles is SpoolTo for messages whose files are yet to be sent.
+func (p Paths) SpoolFiles(peer string) string {
+	if peer == "" {
+		return filepath.Join(p.Spool, "server-files")
+	}
+	return filepath.Join(p.SpoolPeerFiles, escapeName(peer))
+}
+
+// SpoolFrom returns the directory with what waits for receivers of a message
+// type.
+func (p Paths) SpoolFrom(messageType string) string {
+	return filepath.Join(p.SpoolTypes, escapeName(messageType))
+}
+
+// SpoolType returns the directory of one message type below SpoolTo.
+func (p Paths) SpoolType(dir, messageType string) string {
+	return filepath.Join(dir, escapeName(messageType))
+}
+
+// SpoolName is the file, in a directory of a spool whose name is cut short,
+// that holds the peer or the type; see LongName.
+const SpoolName = "name"
+
+// LongName reports whether a directory of a spool needs a file SpoolName.
+func LongName(dir string) bool { return strings.HasPrefix(filepath.Base(dir), longName) }
+
+// SpoolNames returns the peers or types whose directories, as the functions above
+// form them, are in dir. What has another name is left out; a dir that is not
+// there has none.
+func SpoolNames(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		name, ok := unescapeName(e.Name())
+		if LongName(e.Name()) {
+			text, err := os.ReadFile(filepath.Join(dir, e.Name(), SpoolName))
+			name, ok = string(text), err == nil
+		}
+		if ok && e.IsDir() && escapeName(name) == e.Name() {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// longName begins the names of directories that were cut short.
+const longName = "%%"
+
+// escapeName makes any name that of a file, different ones of different names:
+// letters of ASCII, digits, - and _ stay, : becomes a dot unless it is
+// the first, all else % and two hexadecimal digits. One that gets too long for
+// a file system is replaced by a hash.
+func escapeName(name string) string {
+	const hexDigits = "0123456789abcdef"
+	var b []byte
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+			b = append(b, c)
+		case c == ':' && i > 0:
+			b = append(b, '.')
+		default:
+			b = append(b, '%', hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	if len(b) > 200 {
+		sum := sha256.Sum256([]byte(name))
+		return longName + hex.EncodeToString(sum[:])
+	}
+	return string(b)
+}
+
+// unescapeName is the inverse of escapeName for names that were not too long.
+func unescapeName(file string) (name string, ok bool) {
+	var b []byte
+	for i := 0; i < len(file); i++ {
+		c := file[i]
+		switch c {
+		case '.':
+			c = ':'
+		case '%':
+			if i+2 >= len(file) {
+				return "", false
+			}
+			n, err := strconv.ParseUint(file[i+1:i+3], 16, 8)
+			if err != nil {
+				return "", false
+			}
+			c = byte(n)
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return string(b), len(b) > 0
 }
 
 // PersistenceSend returns the file in which the original keeps what waits for a

@@ -131,7 +131,9 @@ func New(o Options) *Connector {
 	}
 	c.cfg.Store(cfg)
 	for _, typ := range cfg.RecvTypes {
-		c.inbox[typ] = queue.New(int(cfg.MaxMemoryPerQueue), c.budget, nil)
+		q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, nil)
+		c.keep(q, "", cfg.PersistRecv, func(string) string { return c.paths.SpoolFrom(typ) })
+		c.inbox[typ] = q
 	}
 	if !c.server {
 		c.boxes[cfg.PeerID()] = newOutbox(c, cfg.PeerID())
@@ -170,6 +172,9 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	}
 	defer lock.Unlock()
 	c.loadTable()
+	if err := c.openSpools(); err != nil {
+		return err
+	}
 
 	commander, err := local.Listen(c.paths.CommanderSocket, local.Options{Mode: 0o660})
 	if err != nil {
@@ -498,13 +503,15 @@ type outbox struct {
 }
 
 func newOutbox(c *Connector, name string) *outbox {
-	return &outbox{name: name, q: c.newQueue(), up: make(chan struct{})}
+	return &outbox{name: name, q: c.newQueue(name, c.spoolTo(name)), up: make(chan struct{})}
 }
 
-// newQueue returns a queue for a peer.
-func (c *Connector) newQueue() *queue.Queue {
+// newQueue returns a queue for a peer, which may keep things in dir.
+func (c *Connector) newQueue(peer, dir string) *queue.Queue {
 	cfg := c.cfg.Load()
-	return queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
+	q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
+	c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
+	return q
 }
 
 // current returns the link, nil while the peer is away.

@@ -181,7 +181,7 @@ func (c *Connector) fileQueue(b *outbox) *queue.Queue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.files == nil {
-		b.files = c.newQueue()
+		b.files = c.newQueue(b.name, c.spoolFiles(b.name))
 	}
 	return b.files
 }
@@ -212,12 +212,26 @@ func (c *Connector) sendFiles(b *outbox) {
 // fileLoop sends the files for one peer until none waits.
 func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 	defer c.release(b)
-	t := b.files.Taker(func() {}, nil)
+	some := make(chan struct{}, 1)
+	t := b.files.Taker(func() {
+		select {
+		case some <- struct{}{}:
+		default:
+		}
+	}, nil)
 	defer t.Close() // what was not sent goes back
 	for {
 		var batch wire.Batch
 		b.mu.Lock()
 		n := t.Take(&batch, 1, 1)
+		if n == 0 && b.files.Len() > 0 && ctx.Err() == nil { // on its way from, or to, the disk
+			b.mu.Unlock()
+			select {
+			case <-some:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		if n == 0 || ctx.Err() != nil {
 			b.sending = false
 			b.mu.Unlock()
@@ -425,13 +439,22 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 	}
 	typ := string(h.Type)
 	taken := make(chan error, 1)
-	note := &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { taken <- err }}
+	extra := queue.Extra{Note: &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { taken <- err }}}
+	_, extra.Mortal = h.ExpiresAt()
+	if o.c.durableSend(typ) {
+		// It may be in both queues when the connector is killed now.
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", o.id, withFile))
+		extra.ID = queue.ID(sum[:len(extra.ID)])
+	}
 	for {
-		err := o.b.q.PutNote(typ, frame, note)
+		_, err := o.b.q.PutExtra(typ, frame, &extra)
+		if err == nil {
+			err = o.b.q.Commit(typ)
+		}
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, queue.ErrFull) {
+		if !errors.Is(err, queue.ErrFull) && !errors.Is(err, queue.ErrDisk) {
 			return err
 		}
 		room := make(chan struct{})

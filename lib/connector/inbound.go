@@ -2,6 +2,8 @@ package connector
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,10 +29,15 @@ type peerLink struct {
 	greeted atomic.Bool // it is known what the other end speaks
 
 	// Owned by the link's reader.
-	how   route
-	run   wire.Batch
-	first uint64
-	pubs  []byte // publications, ready for their subscribers
+	how      route
+	run      wire.Batch
+	first    uint64
+	pubs     []byte       // publications, ready for their subscribers
+	pubsFrom queue.Origin // of the first of them
+
+	streams map[string]*queue.Origin // by type: of its next message
+	unsafe  unsafe                   // put since the last commit
+	taken   [][]byte                 // transport_ids to acknowledge after it
 
 	incoming map[string]*inFile       // files on their way here, by id; owned by the link's reader
 	files    sync.WaitGroup           // what writes them
@@ -49,9 +56,19 @@ type route struct {
 	version uint64 // Connector.version when it was made
 	typ     string
 	q       *queue.Queue
-	drop    string // reason
-	single  bool   // not simply put
-	fan     *fan   // a publication, to be spread
+	drop    string        // reason
+	single  bool          // not simply put
+	fan     *fan          // a publication, to be spread
+	durable bool          // to be on disk before it counts as taken
+	mortal  bool          // it expires
+	from    *queue.Origin // of the next message, if the peer numbers them
+}
+
+// passed counts a message that is not put.
+func (r *route) passed() {
+	if r.from != nil {
+		r.from.Seq++
+	}
 }
 
 func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
@@ -59,7 +76,7 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 		return p.control(f)
 	}
 	if !f.Same || !p.how.known || p.how.version != p.c.version.Load() {
-		if err := p.Flush(); err != nil {
+		if err := p.putRun(); err != nil {
 			return err
 		}
 		version := p.c.version.Load()
@@ -68,13 +85,14 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 	}
 	switch h := &p.how; {
 	case h.drop != "":
+		h.passed()
 		p.c.drop(h.drop, p.box.name, h.typ, 1, slog.String("id", string(f.Header.Source)))
 		p.l.Refuse(n, &link.Refusal{Reason: "type", Text: h.drop})
 		return p.acknowledge(f.Header)
 	case h.fan != nil:
 		return p.publication(f)
 	case h.single:
-		if err := p.Flush(); err != nil {
+		if err := p.putRun(); err != nil {
 			return err
 		}
 		return p.single(n, f)
@@ -89,7 +107,7 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 // route decides about a header.
 func (p *peerLink) route(h *wire.Header) route {
 	c := p.c
-	r := route{known: true, typ: string(h.Type)}
+	r := route{known: true, typ: string(h.Type), from: p.streams[string(h.Type)]}
 	switch {
 	case h.Type == nil:
 		r.drop = "no message_type"
@@ -111,6 +129,8 @@ func (p *peerLink) route(h *wire.Header) route {
 		r.drop = "message type not in recv_message_types"
 	}
 	r.q = c.inbox[r.typ]
+	r.durable = c.durableRecv(r.typ)
+	_, r.mortal = h.ExpiresAt()
 	r.single = h.TransportID != nil || h.ResponseID != nil || h.WithFile != nil || h.WaitForAck
 	return r
 }
@@ -119,6 +139,7 @@ func (p *peerLink) route(h *wire.Header) route {
 func (p *peerLink) single(n uint64, f *wire.Frame) error {
 	h := f.Header
 	if p.how.typ == wire.TypePubSub {
+		p.how.passed()
 		if err := p.subscription(f.Data); err != nil {
 			return err
 		}
@@ -133,6 +154,7 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 	}
 	if h.ResponseID != nil && p.c.waiters.any() {
 		if l := p.c.waiters.take(requestKey(p.box.name, p.how.typ, h.ResponseID)); l != nil {
+			p.how.passed()
 			if header == nil {
 				header = h.Raw
 			}
@@ -155,19 +177,48 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 	return err
 }
 
-// acknowledge answers a transport_id.
+// acknowledge answers a transport_id, as soon as all that was put is safe.
 func (p *peerLink) acknowledge(h *wire.Header) error {
 	if h.TransportID == nil {
 		return nil
 	}
+	id := append([]byte(nil), h.TransportID...)
+	if len(p.unsafe) > 0 {
+		p.taken = append(p.taken, id)
+		return nil
+	}
+	return p.ack(id)
+}
+
+// ack answers a transport_id.
+func (p *peerLink) ack(id []byte) error {
 	return p.l.Send([]wire.Edit{
-		{Key: "transport_id", Value: append([]byte(nil), h.TransportID...)},
+		{Key: "transport_id", Value: id},
 		{Key: "message_type", Value: []byte(`"` + wire.TypeAck + `"`)},
 	}, nil, nil)
 }
 
-// Flush puts the run.
+// Flush puts the run and waits until all that was put is on disk, as far as it
+// has to be. After an error it is not known what was taken: the link ends, and
+// the peer sends it again.
 func (p *peerLink) Flush() error {
+	if err := p.putRun(); err != nil {
+		return err
+	}
+	if err := p.unsafe.commit(); err != nil {
+		return err
+	}
+	for _, id := range p.taken {
+		if err := p.ack(id); err != nil {
+			return err
+		}
+	}
+	p.taken = p.taken[:0]
+	return nil
+}
+
+// putRun puts the run.
+func (p *peerLink) putRun() error {
 	p.spread()
 	n := p.first
 	for _, frames := range p.run.Spans {
@@ -190,13 +241,25 @@ func (p *peerLink) Flush() error {
 func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	h := &p.how
 	taken := 0
-	if err = queue.ErrFull; !p.l.Refusing(h.typ) { // else they would overtake
-		taken, err = h.q.Put(h.typ, frames)
+	extra := queue.Extra{Mortal: h.mortal}
+	if h.from != nil {
+		extra.From = *h.from
+		defer func(all []byte) { h.from.Seq += uint64(count(all)) }(frames)
 	}
+	if err = queue.ErrFull; !p.l.Refusing(h.typ) { // else they would overtake
+		taken, err = h.q.PutExtra(h.typ, frames, &extra)
+	}
+	if h.durable && taken > 0 {
+		p.unsafe.add(h.q, h.typ)
+	}
+	full := errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrDisk)
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, queue.ErrFull) && !p.greeted.Load():
+	case full && !p.l.Flow() && h.durable:
+		// It is not lost if it is not acknowledged: it comes again.
+		return false, fmt.Errorf("message not taken: %w", err)
+	case full && !p.greeted.Load():
 		return false, errTooEarly
 	}
 	for part := frames[:taken]; len(part) > 0; n++ {
@@ -205,11 +268,11 @@ func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	rest := frames[taken:]
 	first, _ := wire.Split(rest)
 	lost := 0
-	full := &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"}
+	why := &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"}
 	for len(rest) > 0 {
 		_, rest = wire.Split(rest)
-		if p.l.Flow() && errors.Is(err, queue.ErrFull) {
-			p.l.Park(n, h.typ, full)
+		if p.l.Flow() && full {
+			p.l.Park(n, h.typ, why)
 		} else {
 			lost++
 		}
@@ -236,6 +299,8 @@ func (p *peerLink) control(f *wire.Frame) error {
 		return nil
 	}
 	switch string(f.Header.Type) {
+	case wire.TypeStream:
+		return p.numbered(f.Data)
 	case wire.TypeSubscribe:
 		if p.c.server {
 			return p.subscription(f.Data)
@@ -252,6 +317,38 @@ func (p *peerLink) control(f *wire.Frame) error {
 	}
 	// Differs: a second hello would rename the connection in the original.
 	return fmt.Errorf("%w: %s from an identified peer", link.ErrProtocol, f.Header.Type)
+}
+
+// numbered notes the number of the next message of a type. A peer that lies
+// loses messages of its own only.
+func (p *peerLink) numbered(data []byte) error {
+	if err := p.putRun(); err != nil { // what came before has other numbers
+		return err
+	}
+	var s stream
+	if err := json.Unmarshal(data, &s); err != nil {
+		return fmt.Errorf("%w: %s: %w", link.ErrProtocol, wire.TypeStream, err)
+	}
+	epoch, err := hex.DecodeString(s.Epoch)
+	if err != nil || len(epoch) != len(queue.Epoch{}) || s.Seq == 0 {
+		return fmt.Errorf("%w: %s without epoch or seq", link.ErrProtocol, wire.TypeStream)
+	}
+	if p.c.inbox[s.Type] == nil && s.Type != wire.TypePubSub {
+		return nil // what comes of it is refused
+	}
+	if p.streams == nil {
+		p.streams = map[string]*queue.Origin{}
+	}
+	p.streams[s.Type] = &queue.Origin{Peer: p.box.name, Epoch: queue.Epoch(epoch), Seq: s.Seq}
+	p.how.known = false
+	return nil
+}
+
+// skipped notes that a message did not get here: it was too big.
+func (p *peerLink) skipped(messageType string) {
+	if s := p.streams[messageType]; s != nil && p.putRun() == nil {
+		s.Seq++
+	}
 }
 
 // withoutFile takes the file out of a message and notes in with_file that it

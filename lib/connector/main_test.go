@@ -215,9 +215,9 @@ func types(names ...string) func(*config.Config) {
 	return func(cfg *config.Config) { cfg.SendTypes, cfg.RecvTypes = names, names }
 }
 
-// small bounds the queues.
+// small bounds the queues, which have memory only.
 func small(bytes int64) func(*config.Config) {
-	return func(cfg *config.Config) { cfg.MaxMemoryPerQueue = bytes }
+	return func(cfg *config.Config) { cfg.MaxMemoryPerQueue, cfg.MaxPersistenceSize = bytes, 0 }
 }
 
 // open connects to the connector as a program does.

@@ -212,7 +212,7 @@ func TestAMessageInHandDoesNotStopAReceiver(t *testing.T) {
 
 func TestWhatIsLeftAtTheEndIsCounted(t *testing.T) {
 	t.Run("in the hand of a program", func(t *testing.T) {
-		s := server(t)
+		s := server(t, small(1<<20))
 		c := s.client(t, "c1")
 		in := s.receive(t, api.ReceiveOptions{Manual: true})
 		c.send(t, "any", "", "1", "2", "3")

@@ -3,6 +3,7 @@ package connector
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -33,6 +34,9 @@ type intake struct {
 
 	asked bool // has sent a request
 
+	unsafe  unsafe     // put since the last commit
+	answers []decision // to be answered after it
+
 	// Of the current header.
 	how decision
 
@@ -46,6 +50,8 @@ type intake struct {
 type decision struct {
 	known   bool
 	version uint64 // Connector.version when it was made
+	durable bool   // to be on disk before it counts as taken
+	extra   queue.Extra
 	box     *outbox
 	typ     string
 	header  []byte // instead of the frame's; nil: as it is
@@ -70,7 +76,7 @@ var (
 
 func (in *intake) Frame(n uint64, f *wire.Frame) error {
 	if !f.Same || !in.how.known || in.how.version != in.c.version.Load() {
-		if err := in.Flush(); err != nil {
+		if err := in.putRun(); err != nil {
 			return err
 		}
 		version := in.c.version.Load()
@@ -86,7 +92,7 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 		return nil
 	}
 	if h.fan != nil {
-		if err := in.Flush(); err != nil {
+		if err := in.putRun(); err != nil {
 			return err
 		}
 		in.publish(n, f)
@@ -100,8 +106,8 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 		}
 		return nil
 	}
-	if h.ping || h.await || h.ack || h.file || h.answer != nil {
-		if err := in.Flush(); err != nil {
+	if h.ping || h.await || h.ack || h.file || h.answer != nil || h.extra.ID != (queue.ID{}) {
+		if err := in.putRun(); err != nil {
 			return err
 		}
 		return in.single(n, f)
@@ -123,8 +129,31 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 	return nil
 }
 
-// Flush puts the run.
+// Flush puts the run and waits until all that was put is on disk, as far as it
+// has to be.
 func (in *intake) Flush() error {
+	if err := in.putRun(); err != nil {
+		return err
+	}
+	return in.commit()
+}
+
+// commit waits until all that was put is on disk, as far as it has to be, and
+// gives the answers that waited for that. After an error it is not known what
+// was taken, and the connection ends.
+func (in *intake) commit() error {
+	if err := in.unsafe.commit(); err != nil {
+		return err
+	}
+	for i := range in.answers {
+		in.answered(&in.answers[i], nil)
+	}
+	in.answers = in.answers[:0]
+	return nil
+}
+
+// putRun puts the run.
+func (in *intake) putRun() error {
 	if in.run.Frames == 0 {
 		return nil
 	}
@@ -160,10 +189,14 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 			}
 			return n, nil
 		}
-		taken, err := h.box.q.Put(h.typ, frames)
+		extra := h.extra
+		taken, err := h.box.q.PutExtra(h.typ, frames, &extra)
 		if errors.Is(err, queue.ErrClosed) {
 			in.again()
 			continue
+		}
+		if h.durable && taken > 0 {
+			in.unsafe.add(h.box.q, h.typ)
 		}
 		for part := frames[:taken]; len(part) > 0; n++ {
 			_, part = wire.Split(part)
@@ -172,6 +205,14 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 		if err == nil {
 			break
 		}
+		if why := in.hopeless(err); why != nil {
+			for len(frames) > 0 {
+				_, frames = wire.Split(frames)
+				in.notNow(n, h, why)
+				n++
+			}
+			return n, nil
+		}
 		first, _ := wire.Split(frames)
 		if err := in.room(h.box.q, h.typ, len(first), err); err != nil {
 			in.unsent(frames)
@@ -179,6 +220,23 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 		}
 	}
 	return n, nil
+}
+
+// hopeless returns why it is not worth waiting after err, which Put returned:
+// the disk is full or failing, or nobody takes anything from a queue that is
+// full. A Python program cannot be told, and waits.
+func (in *intake) hopeless(err error) *link.Refusal {
+	switch {
+	case !in.native || in.wait:
+		return nil
+	case errors.Is(err, queue.ErrDisk):
+		in.how.known = false
+		return &link.Refusal{Reason: "full", Text: "it cannot be kept on disk now: " + err.Error()}
+	case in.how.durable && in.how.box.current() == nil:
+		in.how.known = false
+		return &link.Refusal{Reason: "full", Text: "peer " + in.how.box.name + " is not connected, and what waits for it is as much as may be (max_size_persistence_path)"}
+	}
+	return nil
 }
 
 // unsent counts frames of a program that is not told what was not taken.
@@ -194,7 +252,10 @@ func (in *intake) unsent(frames []byte) {
 
 // room waits until there is room after err, which Put returned.
 func (in *intake) room(q *queue.Queue, typ string, need int, err error) error {
-	if !errors.Is(err, queue.ErrFull) {
+	if !errors.Is(err, queue.ErrFull) && !errors.Is(err, queue.ErrDisk) {
+		return err
+	}
+	if err := in.commit(); err != nil { // it may be what fills the queue
 		return err
 	}
 	room := make(chan struct{})
@@ -228,7 +289,7 @@ func (in *intake) await(c <-chan struct{}) error {
 // away returns why nothing can be put for the peer, if it is away. A program
 // that asked for it waits here until the peer is there.
 func (in *intake) away() *link.Refusal {
-	if in.how.box.current() != nil {
+	if in.how.durable || in.how.box.current() != nil {
 		return nil
 	}
 	in.again() // the peer may have come back, with another outbox
@@ -248,6 +309,9 @@ func (in *intake) away() *link.Refusal {
 	}
 	defer in.c.release(b)
 	in.how.box = b
+	if err := in.commit(); err != nil {
+		return &link.Refusal{Reason: "full", Text: err.Error()}
+	}
 	for b.current() == nil {
 		switch err := in.await(b.whenUp()); {
 		case errors.Is(err, errIntakeClosed):
@@ -327,19 +391,27 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		in.answered(h, nil)
 		return nil
 	}
-	note := in.note(n, h, key)
+	extra := h.extra
+	extra.Note = in.note(n, h, key)
 	for {
 		q := h.box.q
 		if h.file {
 			q = in.c.fileQueue(h.box)
 		}
-		err := q.PutNote(h.typ, raw, note)
+		_, err := q.PutExtra(h.typ, raw, &extra)
 		if err == nil {
 			put = true
+			if h.durable {
+				in.unsafe.add(q, h.typ)
+			}
 			if h.file {
 				in.c.sendFiles(h.box)
 			}
-			if h.answer != nil && !h.ack {
+			switch {
+			case h.answer == nil || h.ack:
+			case h.durable:
+				in.answers = append(in.answers, *h)
+			default:
 				in.answered(h, nil)
 			}
 			return nil
@@ -350,6 +422,9 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 				return in.tooLate(n, h, key, why)
 			}
 			continue
+		}
+		if why := in.hopeless(err); why != nil {
+			return in.tooLate(n, h, key, why)
 		}
 		if err := in.room(q, h.typ, len(raw), err); err != nil {
 			return err
@@ -509,7 +584,8 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 			return refuse("type", "a response of type "+d.typ+" needs that type in recv_message_types too")
 		}
 	}
-	d.box = c.box(string(h.Dest), wait)
+	d.durable = c.durableSend(d.typ)
+	d.box = c.box(string(h.Dest), wait || d.durable)
 	if d.box == nil {
 		if len(h.Dest) == 0 {
 			return refuse("name", "no destination_id: a server needs the name of a client")
@@ -527,6 +603,17 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 	}
 	if !c.server && string(h.Dest) != d.box.name {
 		edits = append(edits, wire.Edit{Key: "destination_id", Value: wire.AppendString(nil, d.box.name)})
+	}
+	if h.ID != nil && !d.ping {
+		sum := sha256.Sum256(h.ID)
+		copy(d.extra.ID[:], sum[:])
+		edits = append(edits, wire.Edit{Key: "id"})
+	}
+	if h.Expires != nil {
+		if _, ok := h.ExpiresAt(); !ok {
+			return refuse("bad", "expires is not a number of milliseconds")
+		}
+		d.extra.Mortal = !d.ping
 	}
 	if edits != nil {
 		d.header = wire.AppendEdited(nil, h.Raw, edits...)

@@ -18,7 +18,7 @@ import (
 )
 
 // extensions are what this connector speaks beyond the original.
-var extensions = []string{wire.ExtAckTo, wire.ExtFlow, wire.ExtChunk}
+var extensions = []string{wire.ExtAckTo, wire.ExtFlow, wire.ExtChunk, wire.ExtDedup}
 
 // maxGreeting is how long messages wait for the other end to say what it speaks.
 // One of this toolkit says so at once; a Python client may say nothing.
@@ -76,7 +76,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	// Nothing is sent before it is known whether the other end can refuse it:
 	// one that does not know us yet would drop what finds no room.
 	var late lateLink
-	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(box.q, &late, &p.feed, p.refused)) })
+	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(c.id, box.q, &late, &p.feed, p.refused)) })
 	started := time.Now()
 	o := link.Options{
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
@@ -84,6 +84,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		WriteTimeout: cfg.SendTimeout,
 		TooBig: func(f *wire.Frame) {
 			c.drop("larger than max_message_size", box.name, string(f.Header.Type), 1)
+			p.skipped(string(f.Header.Type))
 		},
 		AckDelay: ackDelay,
 		Greeted: func(f *wire.Frame) {
@@ -211,9 +212,14 @@ func (c *Connector) forget(b *outbox) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.mu.Lock()
-	unused := b.link == nil && b.held == 0 && (b.files == nil || b.files.Len() == 0)
+	unused := b.link == nil && b.held == 0 && c.boxes[b.name] == b
+	if unused && b.files != nil {
+		if unused = b.files.CloseIfEmpty(); unused {
+			b.files = nil
+		}
+	}
 	b.mu.Unlock()
-	if unused && c.boxes[b.name] == b && b.q.CloseIfEmpty() {
+	if unused && b.q.CloseIfEmpty() {
 		delete(c.boxes, b.name)
 	}
 }

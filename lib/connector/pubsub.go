@@ -54,13 +54,17 @@ func (c *Connector) fanOf(h *wire.Header) (*fan, error) {
 
 // spread puts publications, whole frames of one topic, into the queue of each
 // subscriber. One that has no room for them loses them: neither the publisher
-// nor the others wait for it.
-func (c *Connector) spread(f *fan, frames []byte) {
+// nor the others wait for it. What has to be on disk is added to put.
+func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe) {
+	durable := c.durableSend(f.topic)
 	for i, b := range f.boxes {
-		rest := frames
+		rest, x := frames, extra
 		for len(rest) > 0 {
-			taken, err := b.q.Put(f.topic, rest)
+			taken, err := b.q.PutExtra(f.topic, rest, &x)
 			rest = rest[taken:]
+			if durable && taken > 0 {
+				put.add(b.q, f.topic)
+			}
 			if errors.Is(err, queue.ErrClosed) {
 				// It was dropped when the subscriber had gone.
 				if b = c.box(b.name, true); b == nil {
@@ -96,6 +100,12 @@ func (p *peerLink) publication(f *wire.Frame) error {
 		p.c.drop("file refused: no file_recv_config", p.box.name, p.how.typ, 1)
 	}
 	var err error
+	if from := p.how.from; from != nil {
+		if len(p.pubs) == 0 {
+			p.pubsFrom = *from
+		}
+		from.Seq++
+	}
 	if p.pubs, err = wire.AppendFrame(p.pubs, header, f.Data, bin); err != nil {
 		return fmt.Errorf("%w: publication: %w", link.ErrProtocol, err)
 	}
@@ -117,7 +127,8 @@ func (p *peerLink) spread() {
 	if len(p.pubs) == 0 {
 		return
 	}
-	p.c.spread(p.how.fan, p.pubs)
+	p.c.spread(p.how.fan, p.pubs, queue.Extra{From: p.pubsFrom}, &p.unsafe)
+	p.pubsFrom = queue.Origin{}
 	if p.pubs = p.pubs[:0]; cap(p.pubs) > 4*mostSpread {
 		p.pubs = nil
 	}
@@ -354,6 +365,10 @@ func (in *intake) publish(n uint64, f *wire.Frame) {
 		in.refuse(n, h, &link.Refusal{Reason: "size", Text: err.Error()})
 		return
 	}
-	in.c.spread(h.fan, frame)
+	in.c.spread(h.fan, frame, h.extra, &in.unsafe)
+	if h.answer != nil && len(in.unsafe) > 0 {
+		in.answers = append(in.answers, *h)
+		return
+	}
 	in.answered(h, nil)
 }

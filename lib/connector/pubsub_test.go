@@ -169,10 +169,11 @@ func TestSubscriptionsChangeWhileRunning(t *testing.T) {
 	call("set_subscribe_message_types", `{"message_types": ["b", "b", "unknown"]}`, "[b]")
 	s.subscribed(t, "a", 0)
 	s.subscribed(t, "b", 1)
-	c.box("", false).current().l.Close(nil)
+	old := c.box("", false).current()
+	old.l.Close(nil)
 	eventually(t, "it is back and knows", func() bool {
 		l := c.box("", false).current()
-		return l != nil && l.greeted.Load() && slices.Equal(s.table.Subscribers("b"), []string{"c1"})
+		return l != nil && l != old && l.greeted.Load() && slices.Equal(s.table.Subscribers("b"), []string{"c1"})
 	})
 	s.publish(t, "b", "still")
 	if got := data(c.receive(t, api.ReceiveOptions{Types: []string{"b"}}).wait(t, 1)); got[0] != "still" {

@@ -2,6 +2,8 @@ package connector
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"net"
 	"sort"
 	"strconv"
@@ -41,11 +43,32 @@ func (f *peerFeed) Return(n uint64, park bool, _ *link.Refusal) string {
 // numbered adds the number of a frame as its transport_id, which a peer that
 // does not count acknowledges.
 func numbered(n uint64, frame []byte) []byte {
+	return edited(frame, wire.Edit{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)})
+}
+
+// forOriginal makes a frame one for a peer that has no extensions. asked: it
+// is to be acknowledged.
+func forOriginal(n uint64, asked bool, frame []byte) []byte {
+	var edits []wire.Edit
+	if f, err := wire.ParseFrame(frame); err == nil && f.Header.Expires != nil {
+		edits = append(edits, wire.Edit{Key: "expires"})
+	}
+	if asked {
+		edits = append(edits, wire.Edit{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)})
+	}
+	if edits == nil {
+		return frame
+	}
+	return edited(frame, edits...)
+}
+
+// edited returns a frame with edits made to its header.
+func edited(frame []byte, edits ...wire.Edit) []byte {
 	f, err := wire.ParseFrame(frame)
 	if err != nil {
 		return frame
 	}
-	header := wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "transport_id", Value: strconv.AppendUint(nil, n, 10)})
+	header := wire.AppendEdited(nil, f.Header.Raw, edits...)
 	out, err := wire.AppendFrame(nil, header, f.Data, f.Binary)
 	if err != nil {
 		return frame // the header is full; it goes without
@@ -53,16 +76,42 @@ func numbered(n uint64, frame []byte) []byte {
 	return out
 }
 
-// newPeerFeed returns a feed; l is asked, later, whether the other end counts,
-// and refused is told why a message was not taken.
-func newPeerFeed(q *queue.Queue, l *lateLink, chunks *chunkFeed, refused func(error)) *peerFeed {
-	edit := func(n uint64, note *queue.Note, frame []byte) []byte {
-		if note.WaitForAck && !l.acks() {
-			return numbered(n, frame)
+// newPeerFeed returns a feed of a connector with the name id; l is asked, later,
+// whether the other end counts, and refused is told why a message was not taken.
+func newPeerFeed(id string, q *queue.Queue, l *lateLink, chunks *chunkFeed, refused func(error)) *peerFeed {
+	edit := func(n uint64, asked bool, frame []byte) []byte {
+		if l.acks() {
+			return frame
 		}
-		return frame
+		return forOriginal(n, asked, frame)
 	}
-	return &peerFeed{q.Taker(l.wake, edit), chunks, refused}
+	t := q.Taker(l.wake, edit)
+	t.Strict()
+	t.Announce(func(messageType string, epoch queue.Epoch, seq uint64) []byte {
+		if w := l.get(); w == nil || !w.Dedup() {
+			return nil
+		}
+		return announcement(id, messageType, epoch, seq)
+	})
+	return &peerFeed{t, chunks, refused}
+}
+
+// announcement is the frame that tells a peer the number of the next message of
+// a type.
+func announcement(id, messageType string, epoch queue.Epoch, seq uint64) []byte {
+	text, _ := json.Marshal(stream{messageType, hex.EncodeToString(epoch[:]), seq}) // strings always marshal
+	header := wire.AppendEdited(nil, []byte("{}"),
+		wire.Edit{Key: "message_type", Value: []byte(`"` + wire.TypeStream + `"`)},
+		wire.Edit{Key: "source_id", Value: wire.AppendString(nil, id)})
+	frame, _ := wire.AppendFrame(nil, header, text, nil) // it is not long
+	return frame
+}
+
+// stream is the data of a _stream frame.
+type stream struct {
+	Type  string `json:"type"`
+	Epoch string `json:"epoch"`
+	Seq   uint64 `json:"seq"`
 }
 
 // lateLink is a link that is made after what it is used by.

@@ -160,6 +160,7 @@ type Link struct {
 	done   chan struct{} // closed by Close
 	acks   atomic.Bool   // the other end announced ackto
 	flow   atomic.Bool   // and flow
+	dedup  atomic.Bool   // and dedup
 	begun  atomic.Bool   // Run has begun
 	source atomic.Pointer[Source]
 	side   sync.WaitGroup // timers, and what else runs beside reader and writer
@@ -351,6 +352,10 @@ func (l *Link) Acks() bool { return l.acks.Load() }
 // Flow reports whether the other end understands the parking of types.
 func (l *Link) Flow() bool { return l.flow.Load() }
 
+// Dedup reports whether the other end wants to know the numbers of messages, so
+// that it takes what is sent again once.
+func (l *Link) Dedup() bool { return l.dedup.Load() }
+
 // SetWindow bounds the frames that are sent and not finished, also towards an
 // end that does not announce extensions.
 func (l *Link) SetWindow(frames int) {
@@ -445,6 +450,7 @@ func (l *Link) decide(f *wire.Frame) {
 		if f.Header.Speaks(wire.ExtAckTo) {
 			l.acks.Store(true)
 			l.flow.Store(f.Header.Speaks(wire.ExtFlow))
+			l.dedup.Store(f.Header.Speaks(wire.ExtDedup))
 		}
 	}
 	l.mu.Lock()

@@ -35,7 +35,7 @@ func classify(h *wire.Header) kind {
 		return resume
 	case wire.TypePing:
 		return ping
-	case wire.TypeConsume, wire.TypeEmpty, wire.TypeCall, wire.TypeSubscribe,
+	case wire.TypeConsume, wire.TypeEmpty, wire.TypeCall, wire.TypeStream, wire.TypeSubscribe,
 		wire.TypeFile, wire.TypeChunk, wire.TypeFileAck,
 		wire.TypeHelloPlain, wire.TypeHelloTLS, wire.TypeSSL, wire.TypeToken:
 		return control

@@ -107,11 +107,11 @@ func newModel(t *testing.T, seed uint64, budget *Budget) *model {
 
 func (m *model) newTaker() {
 	x := &modelTaker{parked: map[string]bool{}, edits: m.r.IntN(2) == 0}
-	var edit func(uint64, *Note, []byte) []byte
+	var edit func(uint64, bool, []byte) []byte
 	if x.edits {
-		edit = func(n uint64, note *Note, frame []byte) []byte {
-			if note == nil || n != x.t.base+uint64(x.t.hand.n) {
-				m.t.Errorf("edit of number %d, note %v", n, note)
+		edit = func(n uint64, _ bool, frame []byte) []byte {
+			if n != x.t.base+uint64(x.t.hand.n) {
+				m.t.Errorf("edit of number %d", n)
 			}
 			return marked(frame)
 		}

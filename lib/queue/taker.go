@@ -12,7 +12,7 @@ import (
 type Taker struct {
 	q     *Queue
 	ready func()
-	edit  func(n uint64, note *Note, frame []byte) []byte
+	edit  func(n uint64, asked bool, frame []byte) []byte
 
 	// Of takers for a peer: see Strict and Announce.
 	strict   bool
@@ -31,9 +31,10 @@ type Taker struct {
 
 // Taker returns a new taker. ready is called, without a lock held, when a Take
 // that found nothing is worth repeating. edit, which may be nil, is called for
-// each frame that has a note, with a lock held, and returns what to pass on
-// instead: its bytes must not change later.
-func (q *Queue) Taker(ready func(), edit func(n uint64, note *Note, frame []byte) []byte) *Taker {
+// frames that cannot be passed on byte for byte to every end, those that have a
+// note, expire, or have to be acknowledged (asked), with a lock held, and
+// returns what to pass on instead: its bytes must not change later.
+func (q *Queue) Taker(ready func(), edit func(n uint64, asked bool, frame []byte) []byte) *Taker {
 	t := &Taker{q: q, ready: ready, edit: edit, base: 1}
 	q.mu.Lock()
 	defer q.unlock()
@@ -48,7 +49,7 @@ func (q *Queue) Taker(ready func(), edit func(n uint64, note *Note, frame []byte
 }
 
 // Strict makes frames of durable types be finished only by an acknowledgement,
-// and be given to edit, with or without a note. It is called before Take.
+// and be given to edit. It is called before Take.
 func (t *Taker) Strict() { t.strict = true }
 
 // Announce makes Take add a frame of its own, which is not counted, before each
@@ -125,8 +126,9 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 			next++
 		}
 		frame := t.q.frame(&it)
-		if (it.flags&noted != 0 || strict) && t.edit != nil {
-			frame = t.edit(t.base+uint64(t.hand.n), t.q.note(&it), frame)
+		if (it.flags != 0 || strict) && t.edit != nil {
+			note := t.q.note(&it)
+			frame = t.edit(t.base+uint64(t.hand.n), strict || note != nil && note.WaitForAck, frame)
 		}
 		b.Add(frame, 1)
 		*t.hand.push() = it
@@ -146,7 +148,7 @@ func (q *Queue) expired(l *lane, it *item) bool {
 	if err != nil {
 		return false
 	}
-	if at, ok := f.Header.Expires(); !ok || time.Now().Before(at) {
+	if at, ok := f.Header.ExpiresAt(); !ok || time.Now().Before(at) {
 		return false
 	}
 	q.tell(it, ErrExpired)

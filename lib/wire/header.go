@@ -38,6 +38,8 @@ type Header struct {
 	TransportID []byte
 	WithFile    []byte
 	Extensions  []byte // aioc: the announced extensions
+	ID          []byte // id, by which a connector knows a message that is put again
+	Expires     []byte // expires: see ExpiresAt
 
 	WithBinary    bool // truthy, as Python understands it
 	AwaitResponse bool
@@ -85,6 +87,10 @@ func (h *Header) field(key, value []byte) {
 		h.Error = text(value)
 	case "aioc":
 		h.Extensions = value
+	case "id":
+		h.ID = notNull(value)
+	case "expires":
+		h.Expires = notNull(value)
 	case "ackto":
 		var err error
 		if h.AckTo, err = strconv.ParseUint(string(value), 10, 64); err != nil {
@@ -112,10 +118,10 @@ func (h *Header) Field(name string) []byte {
 	return found
 }
 
-// Expires returns the time after which the message is of no use any more, if it
-// says so in expires, in Unix milliseconds. It scans the whole header.
-func (h *Header) Expires() (at time.Time, ok bool) {
-	ms, err := strconv.ParseInt(string(h.Field("expires")), 10, 64)
+// ExpiresAt returns the time after which the message is of no use any more, if it
+// says so in expires, in Unix milliseconds.
+func (h *Header) ExpiresAt() (at time.Time, ok bool) {
+	ms, err := strconv.ParseInt(string(h.Expires), 10, 64)
 	return time.UnixMilli(ms), err == nil
 }
 

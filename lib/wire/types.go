@@ -22,6 +22,7 @@ const (
 	TypeFile      = "_file"      // a file is offered that belongs to a message
 	TypeChunk     = "_chunk"     // a piece of it, or its end
 	TypeFileAck   = "_file_ack"  // how much of it is there, or why it is not wanted
+	TypeStream    = "_stream"    // which number the next message of a type has
 )
 
 // HelloData is the data of a hello frame.
@@ -39,6 +40,7 @@ const (
 	ExtAckTo = "ackto" // frames are counted; one _ack covers all up to a number
 	ExtFlow  = "flow"  // a type can be parked by _nack and resumed
 	ExtChunk = "chunk" // files come before their messages, in pieces between others
+	ExtDedup = "dedup" // what is sent again is known by its number and taken once
 )
 
 // Reserved reports whether a message type is kept for the protocol.

@@ -1,0 +1,267 @@
+package connector
+
+import (
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"aioc/lib/api"
+	"aioc/lib/config"
+	"aioc/lib/wire"
+)
+
+// onDisk makes types durable in both directions.
+func onDisk(names ...string) func(*config.Config) {
+	return func(cfg *config.Config) {
+		cfg.PersistSend, cfg.PersistRecv = config.Types{Names: names}, config.Types{Names: names}
+	}
+}
+
+// again runs a connector that was halted or killed once more.
+func (n *node) again(t testing.TB) *node {
+	t.Helper()
+	if !n.cfg.IsServer {
+		return run(t, n.cfg, nil)
+	}
+	ln, err := net.Listen("tcp4", n.cfg.ServerAddr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run(t, n.cfg, ln)
+}
+
+// kill ends the connector and leaves on disk what would be there if it had been
+// killed at the moment of the call.
+func (n *node) kill(t testing.TB) {
+	t.Helper()
+	image := t.TempDir() + "/spool"
+	spool := n.paths.Spool
+	for range 100 { // files may go while they are copied
+		os.RemoveAll(image)
+		if err := os.CopyFS(image, os.DirFS(spool)); err == nil {
+			break
+		}
+	}
+	n.halt(t)
+	if err := os.RemoveAll(spool); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(spool, os.DirFS(image)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADurableMessageForAPeerThatIsAwayIsTaken(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	s.send(t, "d", "c1", numbers(0, 10)...)
+	notTaken(t, s.try(t, "m", "c1", "x"), 0, "away")
+	s.kill(t)
+	s = s.again(t)
+	s.send(t, "d", "c1", numbers(10, 20)...)
+	s.halt(t)
+	s = s.again(t)
+	c := s.client(t, "c1", types("d", "m"), onDisk("d"))
+	in := c.receive(t, api.ReceiveOptions{})
+	inOrder(t, in.wait(t, 20), 20)
+	eventually(t, "the server has nothing left", func() bool { return s.box("c1", false).q.Len() == 0 })
+	// Nor after a start.
+	s.halt(t)
+	s = s.again(t)
+	if n := s.box("c1", false).q.Len(); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestWhatIsInMemoryOutlivesAStop(t *testing.T) {
+	s := server(t)
+	c := s.client(t, "c1")
+	c.send(t, "any", "", numbers(0, 100)...)
+	eventually(t, "they are there", func() bool { return s.inbox["any"].Len() == 100 })
+	c.halt(t)
+	s.halt(t)
+	s = s.again(t)
+	inOrder(t, s.receive(t, api.ReceiveOptions{}).wait(t, 100), 100)
+	if n := s.log.count("lost"); n > 0 {
+		t.Errorf("got %d lines of loss", n)
+	}
+}
+
+func TestMemoryOverflowsToDisk(t *testing.T) {
+	const many = 20_000
+	tight := func(cfg *config.Config) { cfg.MaxMemoryPerQueue = 64 << 10 }
+	s := server(t, tight)
+	c := s.client(t, "c1", tight)
+	c.send(t, "any", "", padded(0, many)...) // nobody receives
+	eventually(t, "all are there", func() bool { return s.inbox["any"].Len() == many })
+	if st := s.inbox["any"].Stats(); st.OnDisk < many/2 || st.Bytes > 64<<10 {
+		t.Errorf("got %d on disk alone and %d bytes in memory", st.OnDisk, st.Bytes)
+	}
+	inOrder(t, s.receive(t, api.ReceiveOptions{}).wait(t, many), many)
+	eventually(t, "all memory is given back", func() bool { return s.budget.Used() == 0 && c.budget.Used() == 0 })
+}
+
+// arrivals checks that a receiver that was restarted got each of n messages, in
+// order, and again only what it had in hand at the end.
+func checkArrivals(t *testing.T, all []message, n int) {
+	t.Helper()
+	next := 0
+	for i, m := range all {
+		got, err := strconv.Atoi(m.data)
+		if err != nil || got > next {
+			t.Fatalf("message %d: got %.20q, want %d", i, m.data, next)
+		}
+		next = max(next, got+1)
+	}
+	if next != n {
+		t.Errorf("got %d messages, want %d", next, n)
+	}
+}
+
+func TestNothingIsLostOrDoubledWhenConnectorsAreKilled(t *testing.T) {
+	for _, victim := range []string{"client", "server"} {
+		for _, way := range []string{"up", "down"} {
+			t.Run(victim+" "+way, func(t *testing.T) {
+				const rounds, some = 6, 300
+				s := server(t, types("d"), onDisk("d"))
+				c := s.client(t, "c1", types("d"), onDisk("d"))
+				var all []message
+				sent := 0
+				for range rounds {
+					from, to, peer := c, s, ""
+					if way == "down" {
+						from, to, peer = s, c, "c1"
+					}
+					in := to.receive(t, api.ReceiveOptions{Count: some / 2})
+					if err := from.try(t, "d", peer, numbers(sent, sent+some)...); err != nil {
+						t.Fatal(err)
+					}
+					sent += some
+					if err := in.ended(t); err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, in.all()...)
+					if victim == "client" {
+						c.kill(t)
+						s.disconnected(t, "c1")
+						c = c.again(t)
+					} else {
+						s.kill(t)
+						s = s.again(t)
+					}
+					s.connected(t, "c1")
+				}
+				to := s
+				if way == "down" {
+					to = c
+				}
+				in := to.receive(t, api.ReceiveOptions{})
+				in.wait(t, sent-len(all))
+				eventually(t, "nothing is left", func() bool {
+					return s.inbox["d"].Len()+c.inbox["d"].Len()+s.box("c1", false).q.Len()+c.box("", false).q.Len() == 0
+				})
+				all = append(all, in.all()...)
+				checkArrivals(t, all, sent)
+				// A receiver acknowledges before it ends, but the log may have been
+				// copied before that.
+				if n := len(all) - sent; n > 0 {
+					t.Logf("%d came twice", n)
+				}
+			})
+		}
+	}
+}
+
+func TestALinkThatBreaksDoublesNothing(t *testing.T) {
+	for _, names := range [][]string{nil, {"any"}} {
+		s := server(t, onDisk(names...))
+		c := s.client(t, "c1", onDisk(names...))
+		in := s.receive(t, api.ReceiveOptions{})
+		const many = 30_000
+		sent := make(chan error, 1)
+		go func() {
+			// One that is refused because the peer is away ends the test's send.
+			sent <- c.tryWaiting(t, "any", "", numbers(0, many)...)
+		}()
+		for in.len() < many*3/4 {
+			old := c.box("", false).current()
+			n := in.len()
+			eventually(t, "some more have come", func() bool { return in.len() >= min(n+many/20, many) })
+			if old != nil {
+				old.l.Close(nil)
+			}
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		inOrder(t, in.wait(t, many), many)
+		eventually(t, "nothing is left", func() bool { return c.box("", false).q.Len() == 0 && s.inbox["any"].Len() == 0 })
+		if n := in.len(); n != many {
+			t.Errorf("got %d messages, want %d", n, many)
+		}
+		if n := s.inbox["any"].Stats().Duplicates; n == 0 {
+			t.Error("no message was sent twice: nothing was tried")
+		}
+	}
+}
+
+// tryWaiting is try with -wait.
+func (n *node) tryWaiting(t testing.TB, typ, to string, data ...string) error {
+	t.Helper()
+	a := n.open(t)
+	defer a.Close()
+	s := a.Sender(api.SendOptions{Wait: true})
+	defer s.Close()
+	h := a.Header(typ, to)
+	for _, d := range data {
+		if err := s.Put(h, []byte(d), nil); err != nil {
+			return err
+		}
+	}
+	_, err := s.Finish(within(t))
+	return err
+}
+
+func TestADurableMessageToAPythonPeerWaitsForItsAcknowledgement(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	p := s.peer(t, "c1")
+	s.connected(t, "c1")
+	s.send(t, "d", "c1", "0", "1", "2")
+	for i, want := range []string{"0", "1", "2"} {
+		h, d := p.message()
+		if d != want || string(h.TransportID) != strconv.Itoa(i+1) {
+			t.Errorf("got %q with transport_id %s, want %q with %d", d, h.TransportID, want, i+1)
+		}
+	}
+	p.write(`{"transport_id": 1, "message_type": "_ack", "source_id": "c1"}`, "")
+	eventually(t, "one is finished", func() bool { return s.box("c1", false).q.Len() == 2 })
+	p.Close()
+	s.disconnected(t, "c1")
+	s.halt(t)
+	s = s.again(t)
+	p = s.peer(t, "c1")
+	for _, want := range []string{"1", "2"} {
+		h, d := p.message()
+		if d != want {
+			t.Errorf("got %q, want %q", d, want)
+		}
+		p.write(`{"transport_id": `+string(h.TransportID)+`, "message_type": "_ack", "source_id": "c1"}`, "")
+	}
+	eventually(t, "all are finished", func() bool { return s.box("c1", false).q.Len() == 0 })
+}
+
+func TestADurableMessageOfAPythonPeerIsAcknowledgedWhenItIsOnDisk(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	p := s.peer(t, "c1")
+	s.connected(t, "c1")
+	p.write(`{"message_type": "d", "source_id": "c1", "wait_for_ack": true, "transport_id": 7}`, "x")
+	if h, _ := p.message(); string(h.Type) != wire.TypeAck || string(h.TransportID) != "7" {
+		t.Errorf("got %s", h.Raw)
+	}
+	s.kill(t)
+	s = s.again(t)
+	if got := data(s.receive(t, api.ReceiveOptions{}).wait(t, 1)); !slices.Equal(got, []string{"x"}) {
+		t.Errorf("got %q", got)
+	}
+}

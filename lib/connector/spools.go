@@ -1,0 +1,241 @@
+package connector
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"aioc/lib/config"
+	"aioc/lib/durable"
+	"aioc/lib/queue"
+	"aioc/lib/spool"
+	"aioc/lib/wire"
+)
+
+// shelf is where one queue keeps what is on disk: a directory with a log for
+// each message type.
+type shelf struct {
+	c     *Connector
+	peer  string // for the log
+	dir   func(messageType string) string
+	types config.Types // those that are durable
+	quota *spool.Quota
+}
+
+// keep gives a queue its place on disk, unless nothing may be kept there.
+func (c *Connector) keep(q *queue.Queue, peer string, types config.Types, dir func(messageType string) string) {
+	cfg := c.cfg.Load()
+	if cfg.MaxPersistenceSize == 0 {
+		return
+	}
+	s := &shelf{c: c, peer: peer, dir: dir, types: types, quota: spool.NewQuota(cfg.MaxPersistenceSize)}
+	q.Keep(s, func(messageType string, n int) { c.drop("expired", peer, messageType, n) })
+}
+
+func (s *shelf) Durable(messageType string) bool { return s.types.Has(messageType) }
+
+func (s *shelf) Open(messageType string, state func([]byte) []byte, restore func([]byte), replay func(spool.Record, bool)) (*spool.Log, error) {
+	dir := s.dir(messageType)
+	log, found, err := openLog(dir, messageType, spool.Options{
+		Durable: s.Durable(messageType), Quota: s.quota, State: state, Restore: restore, Replay: replay,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range found.Damage {
+		s.c.counts.add("disk: damage found", 1)
+		s.c.log.Warn("damage in what is kept on disk", "peer", s.peer, "type", messageType, "dir", dir, "what", fmt.Sprint(d))
+	}
+	return log, nil
+}
+
+// openLog opens a log, in a directory that is nobody else's.
+func openLog(dir, name string, o spool.Options) (*spool.Log, *spool.Recovered, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	if err := durable.CheckOwner(dir); err != nil {
+		return nil, nil, err
+	}
+	if config.LongName(dir) {
+		if err := durable.WriteFile(filepath.Join(dir, config.SpoolName), []byte(name), 0o600); err != nil {
+			return nil, nil, err
+		}
+	}
+	return spool.Open(dir, o)
+}
+
+func (s *shelf) Failed(messageType string, lost int, err error) {
+	reason := "disk: failing"
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, spool.ErrNoSpace) {
+		reason = "disk: full"
+	}
+	s.c.counts.add(reason, 1)
+	s.c.fold.Warn(reason+"\x00"+s.peer, 1, "messages cannot be kept on disk now",
+		slog.String("reason", reason), slog.String("peer", s.peer), slog.String("type", messageType), slog.String("err", err.Error()))
+	if lost > 0 {
+		s.c.drop(reason, s.peer, messageType, lost)
+	}
+}
+
+// durableSend reports whether a message to a peer has to be on disk before it
+// counts as taken.
+func (c *Connector) durableSend(messageType string) bool {
+	cfg := c.cfg.Load()
+	return messageType != wire.TypePing && cfg.MaxPersistenceSize > 0 && cfg.PersistSend.Has(messageType)
+}
+
+// durableRecv is durableSend for a message to a local program.
+func (c *Connector) durableRecv(messageType string) bool {
+	cfg := c.cfg.Load()
+	return cfg.MaxPersistenceSize > 0 && cfg.PersistRecv.Has(messageType)
+}
+
+// openSpools opens what is on disk from the last run, and takes over what a
+// Python connector has left.
+func (c *Connector) openSpools() error {
+	cfg := c.cfg.Load()
+	if cfg.MaxPersistenceSize == 0 {
+		return nil
+	}
+	var failed []error
+	open := func(q *queue.Queue, types []string, attr ...any) {
+		n, err := q.Open(types)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		if n > 0 {
+			c.log.Info("messages on disk", append(attr, "n", n)...)
+		}
+	}
+	types, err := config.SpoolNames(c.paths.SpoolTypes)
+	if err != nil {
+		return err
+	}
+	for _, typ := range types {
+		if q := c.inbox[typ]; q != nil {
+			open(q, []string{typ}, "type", typ)
+		} else {
+			c.log.Warn("messages may be on disk for a type that is not in recv_message_types", "type", typ, "dir", c.paths.SpoolFrom(typ))
+		}
+	}
+	peers := []string{cfg.PeerID()}
+	if c.server {
+		if peers, err = config.SpoolNames(c.paths.SpoolPeers); err != nil {
+			return err
+		}
+		more, err := config.SpoolNames(c.paths.SpoolPeerFiles)
+		if err != nil {
+			return err
+		}
+		peers = append(peers, more...)
+		slices.Sort(peers)
+		peers = slices.Compact(peers)
+	}
+	for _, peer := range peers {
+		for _, files := range []bool{false, true} {
+			dir := c.spoolTo(peer)
+			if files {
+				dir = c.spoolFiles(peer)
+			}
+			types, err := config.SpoolNames(dir)
+			if err != nil {
+				return err
+			}
+			if len(types) == 0 {
+				continue
+			}
+			b := c.box(peer, true)
+			switch {
+			case b == nil:
+				c.log.Warn("messages may be on disk for a peer that cannot be one", "peer", peer, "dir", dir)
+			case files:
+				open(c.fileQueue(b), types, "peer", peer, "what", "with files")
+			default:
+				open(b.q, types, "peer", peer)
+			}
+		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("what is kept on disk cannot be read: %w", err)
+	}
+	return nil
+}
+
+// spoolTo returns the directory of what waits for a peer. A client has one,
+// whatever the address of its server.
+func (c *Connector) spoolTo(peer string) string {
+	if !c.server {
+		peer = ""
+	}
+	return c.paths.SpoolTo(peer)
+}
+
+// spoolFiles is spoolTo for messages whose files are yet to be sent.
+func (c *Connector) spoolFiles(peer string) string {
+	if !c.server {
+		peer = ""
+	}
+	return c.paths.SpoolFiles(peer)
+}
+
+// CheckSpools reads what is in the way of keeping messages on disk, without
+// writing anything.
+func CheckSpools(cfg *config.Config) error {
+	if cfg.MaxPersistenceSize == 0 {
+		return nil
+	}
+	dir := cfg.Paths().Spool
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%q is no directory: remove it", dir)
+	}
+	return durable.CheckOwner(dir)
+}
+
+// dirty is what was put and is not yet known to be on disk.
+type dirty struct {
+	q     *queue.Queue
+	types []string
+}
+
+// unsafe are the queues that a handler has put into since its last commit.
+type unsafe []dirty
+
+func (u *unsafe) add(q *queue.Queue, messageType string) {
+	i := slices.IndexFunc(*u, func(d dirty) bool { return d.q == q })
+	if i < 0 {
+		if i = len(*u); i < cap(*u) {
+			*u = (*u)[:i+1] // its types have memory
+			(*u)[i].q, (*u)[i].types = q, (*u)[i].types[:0]
+		} else {
+			*u = append(*u, dirty{q: q})
+		}
+	}
+	if d := &(*u)[i]; !slices.Contains(d.types, messageType) {
+		d.types = append(d.types, messageType)
+	}
+}
+
+// commit waits until all of it is on disk.
+func (u *unsafe) commit() error {
+	var failed error
+	for i := range *u {
+		d := &(*u)[i]
+		if err := d.q.Commit(d.types...); err != nil && failed == nil {
+			failed = err
+		}
+		d.q = nil
+	}
+	*u = (*u)[:0]
+	return failed
+}
