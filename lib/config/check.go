@@ -185,6 +185,14 @@ func (c *Config) Check() []error {
 	if c.MaxMemoryTotal < c.MaxMemoryPerQueue {
 		bad("max_memory_total", "got %d, want at least max_memory_per_queue, %d", c.MaxMemoryTotal, c.MaxMemoryPerQueue)
 	}
+	for _, k := range []struct {
+		name string
+		list Types
+	}{{"disk_persistence_send", c.PersistSend}, {"disk_persistence_recv", c.PersistRecv}} {
+		if c.MaxPersistenceSize == 0 && (k.list.All || len(k.list.Names) > 0) {
+			bad(k.name, "nothing may be kept on disk: max_size_persistence_path is 0: want more, or no types here")
+		}
+	}
 	if problem := c.longPath(); problem != "" {
 		bad("connector_files_dirpath", "%s", problem)
 	}

@@ -75,6 +75,9 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 	} else {
 		note("directory: %s", paths.Dir)
 	}
+	if err := connector.CheckSpools(cfg); err != nil {
+		bad(err)
+	}
 	found, err := connector.CheckIdentity(context.Background(), cfg)
 	if err != nil {
 		bad(err)

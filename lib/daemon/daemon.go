@@ -205,7 +205,7 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 		cli.Report(p.stderr, p.name, errors.Join(problems...))
 		return nil, nil, cli.BadConfig
 	}
-	return cfg, append(append(warnings, cfg.Warnings()...), idle(cfg)...), cli.OK
+	return cfg, append(warnings, cfg.Warnings()...), cli.OK
 }
 
 // flags applies the flags that override the file.
@@ -268,18 +268,6 @@ func (p *program) flags(cfg *config.Config) error {
 		return fmt.Errorf("-tls %s: want certs, ca, token, anonymous or off", *p.tls)
 	}
 	return nil
-}
-
-// idle lists what the configuration asks for and has no effect.
-func idle(c *config.Config) (warnings []string) {
-	warn := func(given bool, text string) {
-		if given {
-			warnings = append(warnings, text)
-		}
-	}
-	warn(c.PersistSend.All || len(c.PersistSend.Names) > 0 || c.PersistRecv.All || len(c.PersistRecv.Names) > 0,
-		"disk_persistence_send and disk_persistence_recv have no effect: messages wait in memory")
-	return warnings
 }
 
 // serve runs the connector until a signal ends it.
