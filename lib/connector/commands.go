@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aioc/lib/cli"
+	"aioc/lib/config"
 	"aioc/lib/control"
 )
 
@@ -20,18 +21,12 @@ const softGrace = 10 * time.Second
 
 func (c *Connector) addCommands() {
 	c.addIdentityCommands()
-	stopArgs := []control.Arg{
-		{Name: "hard", Kind: control.Bool},
-		{Name: "shutdown", Kind: control.Bool},
-		{Name: "enable_delete_files", Kind: control.Bool},       // files are cleaned up anyway
-		{Name: "client_wait_for_reconnect", Kind: control.Bool}, // for the original's own use
-	}
 	c.commands.Add(c.pubsubCommands()...)
 	c.commands.Add(
 		control.Command{Name: "start", Run: func(ctx context.Context, _ control.Args) (any, error) {
 			return nil, c.start(ctx)
 		}},
-		control.Command{Name: "stop", Args: stopArgs, Run: func(_ context.Context, a control.Args) (any, error) {
+		control.Command{Name: "stop", Run: func(_ context.Context, a control.Args) (any, error) {
 			if a.Bool("shutdown") {
 				c.mu.Lock()
 				shutdown := c.shutdown
@@ -46,7 +41,6 @@ func (c *Connector) addCommands() {
 			return nil, nil
 		}},
 		control.Command{Name: "restart",
-			Args: append([]control.Arg{{Name: "sleep_between", Kind: control.Number}}, stopArgs...),
 			Run: func(ctx context.Context, a control.Args) (any, error) {
 				c.stop(grace(a.Bool("hard")))
 				select {
@@ -56,17 +50,14 @@ func (c *Connector) addCommands() {
 				}
 				return nil, c.start(ctx)
 			}},
-		control.Command{Name: "show_connected_peers", Args: []control.Arg{{Name: "dump_result", Kind: control.Bool}},
-			Run: func(_ context.Context, a control.Args) (any, error) { return c.connectedPeers(a.Bool("dump_result")) }},
-		control.Command{Name: "peek_queues", Args: []control.Arg{{Name: "dump_result", Kind: control.Bool}},
-			Run: func(_ context.Context, a control.Args) (any, error) { return c.peekQueues(a.Bool("dump_result")) }},
+		control.Command{Name: "show_connected_peers", Run: func(_ context.Context, a control.Args) (any, error) { return c.connectedPeers(a.Bool("dump_result")) }},
+		control.Command{Name: "peek_queues", Run: func(_ context.Context, a control.Args) (any, error) { return c.peekQueues(a.Bool("dump_result")) }},
 		control.Command{Name: "show_log_level", Run: func(context.Context, control.Args) (any, error) {
 			return cli.LevelName(c.level.Level()), nil
 		}},
-		control.Command{Name: "set_log_level", Args: []control.Arg{{Name: "level", Kind: control.String, Required: true}},
-			Run: func(_ context.Context, a control.Args) (any, error) { return c.setLogLevel(a.String("level")) }},
-		control.Command{Name: "show_attribute", Args: []control.Arg{{Name: "attribute", Kind: control.String, Required: true}},
-			Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
+		control.Command{Name: "set_log_level", Run: func(_ context.Context, a control.Args) (any, error) { return c.setLogLevel(a.String("level")) }},
+		control.Command{Name: "manage_ignore_peer_traffic", Run: func(_ context.Context, a control.Args) (any, error) { return c.manageIgnore(a) }},
+		control.Command{Name: "show_attribute", Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
 	)
 }
 
@@ -150,6 +141,80 @@ func spaced(text []byte) []byte {
 	return b
 }
 
+// manageIgnore shows or changes whose messages are ignored.
+func (c *Connector) manageIgnore(a control.Args) (any, error) {
+	var next config.Ignore
+	peer := a.String("unique_peer")
+	switch {
+	case a.Bool("show"):
+		return c.ignoredNow(), nil
+	case a.Bool("enable"):
+		next.All = true
+	case a.Bool("disable"):
+	case peer != "":
+		// An address is what a client calls its server, in the form of the original.
+		if err := config.ValidName(peer); err != nil && peer != c.cfg.Load().PeerID() {
+			return nil, fmt.Errorf("%w: unique_peer: %w", control.ErrArgument, err)
+		}
+		next.Peer = peer
+	default:
+		return nil, nil
+	}
+	var value any = next.All
+	if next.Peer != "" {
+		value = next.Peer
+	}
+	if err := c.remember("ignore_peer_traffic", value); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.ignore = next
+	c.mu.Unlock()
+	c.version.Add(1)
+	c.log.Info("ignored traffic changed", "peer", peer, "all", next.All)
+	return c.ignoredNow(), nil
+}
+
+// remember writes a key that a command changes into the configuration file, if
+// there is one, so that it outlives a restart.
+func (c *Connector) remember(key string, value any) error {
+	file := c.cfg.Load().File
+	if file == "" {
+		return nil
+	}
+	if err := config.Update(file, key, value); err != nil {
+		return fmt.Errorf("not changed, since it could not be written down: %w", err)
+	}
+	return nil
+}
+
+// ignoredNow is whose messages are ignored, as the original shows it.
+func (c *Connector) ignoredNow() any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ignore.Peer != "" {
+		return []string{c.ignore.Peer}
+	}
+	return c.ignore.All
+}
+
+// publicConfig is the configuration in effect without what is secret.
+func (c *Connector) publicConfig() (map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(c.cfg.Load().AppendJSON(nil)))
+	dec.UseNumber()
+	all := map[string]any{}
+	if err := dec.Decode(&all); err != nil {
+		return nil, err
+	}
+	if proxy, ok := all["proxy"].(map[string]any); ok && len(proxy) > 0 {
+		if _, ok := proxy["authorization"].(map[string]any); ok {
+			proxy["authorization"] = "not shown"
+		}
+	}
+	all["ignore_peer_traffic"] = c.ignoredNow()
+	return all, nil
+}
+
 // attribute shows what is public of the configuration, under the names that it
 // has in the original: those of the configuration keys, source_id and is_running.
 func (c *Connector) attribute(name string) (any, error) {
@@ -164,10 +229,8 @@ func (c *Connector) attribute(name string) (any, error) {
 	case "proxy": // holds a password
 		return nil, fmt.Errorf("%w: attribute %q is not public", control.ErrArgument, name)
 	}
-	dec := json.NewDecoder(bytes.NewReader(cfg.AppendJSON(nil)))
-	dec.UseNumber()
-	all := map[string]any{}
-	if err := dec.Decode(&all); err != nil {
+	all, err := c.publicConfig()
+	if err != nil {
 		return nil, err
 	}
 	v, ok := all[name]

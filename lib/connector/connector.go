@@ -44,6 +44,11 @@ type Options struct {
 	// Ready, if set, is called when the connector can be used: a server
 	// listens, a client has a first link or has begun to try again.
 	Ready func()
+	// Reload, if set, is the command reload: it reads the configuration again
+	// and calls the method Reload.
+	Reload func() error
+	// Sandbox says what the process has shut itself out of, for people.
+	Sandbox string
 }
 
 // Connector is a daemon: queues, and the pumps that fill and drain them. Make
@@ -60,6 +65,9 @@ type Connector struct {
 	commands control.Registry
 	listener net.Listener
 	ready    func()
+	reload   func() error
+	sandbox  string
+	started  time.Time
 	inbox    map[string]*queue.Queue // by message type; the map does not change
 	hooks    access.Hooks
 	guard    *access.Guard // of a server's lists and hooks
@@ -68,7 +76,9 @@ type Connector struct {
 	cfg     atomic.Pointer[config.Config]
 	keys    atomic.Pointer[credentials] // nil before the first start
 	editing sync.Mutex                  // one change of cfg at a time; taken before mu
-	counts  counters
+	counts  counters                    // what was dropped or refused
+	events  counters                    // what happened
+	certs   certFiles
 	reading atomic.Int64 // bytes of big messages on their way in
 
 	running atomic.Bool   // between start and stop
@@ -86,13 +96,14 @@ type Connector struct {
 	turn  sync.Mutex // one start or stop at a time; taken before mu
 	ended bool       // Run ends: no start any more; guarded by turn
 
-	mu        sync.Mutex // guards what follows
-	boxes     map[string]*outbox
-	ignore    config.Ignore
-	topics    []string    // what this client subscribes to
-	session   *session    // nil while stopped
-	strangers map[int]int // connections of users who may only send, by uid
-	shutdown  func()      // ends Run
+	mu         sync.Mutex // guards what follows
+	boxes      map[string]*outbox
+	sentBefore uint64 // messages that went to outboxes that are forgotten
+	ignore     config.Ignore
+	topics     []string    // what this client subscribes to
+	session    *session    // nil while stopped
+	strangers  map[int]int // connections of users who may only send, by uid
+	shutdown   func()      // ends Run
 }
 
 // session is what runs between start and stop.
@@ -119,6 +130,9 @@ func New(o Options) *Connector {
 		fold:      fold.New(o.Log),
 		budget:    queue.NewBudget(int(cfg.MaxMemoryTotal)),
 		listener:  o.Listener,
+		reload:    o.Reload,
+		sandbox:   o.Sandbox,
+		started:   time.Now(),
 		ready:     sync.OnceFunc(func() {}),
 		inbox:     map[string]*queue.Queue{},
 		boxes:     map[string]*outbox{},
@@ -141,6 +155,7 @@ func New(o Options) *Connector {
 	c.invalid = c.openAccess(cfg, o.Hooks)
 	c.addCommands()
 	c.addAccessCommands()
+	c.addOwnCommands()
 	return c
 }
 
@@ -198,6 +213,9 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	defer closeSockets()
 	all.Go(func() { commander.Serve(sockets, c.serveCommander) })
 	all.Go(func() { own.Serve(sockets, c.serveOwn) })
+	if c.cfg.Load().DebugMessageCounts {
+		all.Go(func() { c.logCounts(sockets) })
+	}
 	<-ctx.Done()
 	c.stop(grace)
 	closeSockets()
@@ -299,6 +317,7 @@ func (c *Connector) start(ctx context.Context) error {
 	}
 	c.session = s
 	c.running.Store(true)
+	c.events.add("start", 1)
 	c.setActive(true)
 	for _, b := range c.boxes {
 		s.all.Go(func() { c.sendFiles(b) }) // what waits since the last time
@@ -484,6 +503,7 @@ func (c *Connector) Reload(next *config.Config) error {
 		c.setSubscriptions(next.SubscribeTypes)
 	}
 	c.recheck()
+	c.events.add("reload", 1)
 	c.log.Info("configuration read again")
 	return nil
 }

@@ -12,6 +12,7 @@
 //	what                      started by           owns                  ends when            waited for by
 //	commander's accept loop   Run                  the socket            Run ends             Run
 //	own socket's accept loop  Run                  the socket            Run ends             Run
+//	counts for the log        Run                  nothing               Run ends             Run
 //	send socket's accept loop start                the socket            stop, first thing    stop
 //	accept loop for peers     start (server)       the listener          stop, first thing    stop
 //	dial loop                 start (client)       the connection        stop                 stop

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"aioc/lib/link"
 	"aioc/lib/queue"
@@ -18,11 +19,13 @@ import (
 // peerLink is the link to an identified peer, and the handler of what arrives
 // on it.
 type peerLink struct {
-	c    *Connector
-	l    *link.Link
-	box  *outbox
-	addr string
-	over chan struct{} // closed when the link has ended and given back everything
+	c     *Connector
+	l     *link.Link
+	box   *outbox
+	addr  string
+	tls   string // its version, "" without
+	since time.Time
+	over  chan struct{} // closed when the link has ended and given back everything
 
 	welcome func() error // whether it would be let in again; nil if nothing was shown
 

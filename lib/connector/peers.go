@@ -70,7 +70,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errors.New("too many peers")
 	}
 	defer c.release(box)
-	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome}
+	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), tls: tlsVersion(conn.Conn), since: time.Now(), over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome}
 	p.replace(ctx)
 
 	// Nothing is sent before it is known whether the other end can refuse it:
@@ -112,6 +112,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errReplaced
 	}
 	p.recheck() // what it was let in with may have gone before it could be told
+	c.events.add("link up", 1)
 	c.log.Info("link up", "peer", box.name, "addr", p.addr)
 	c.ready()
 	ungreeted := time.AfterFunc(maxGreeting, feed)
@@ -220,6 +221,7 @@ func (c *Connector) forget(b *outbox) {
 	}
 	b.mu.Unlock()
 	if unused && b.q.CloseIfEmpty() {
+		c.sentBefore += b.q.Stats().Done
 		delete(c.boxes, b.name)
 	}
 }

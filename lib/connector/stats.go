@@ -22,6 +22,17 @@ func (c *counters) add(reason string, n int) {
 	c.n[reason] += uint64(n)
 }
 
+// snapshot returns a copy.
+func (c *counters) snapshot() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := maps.Clone(c.n)
+	if n == nil {
+		n = map[string]uint64{}
+	}
+	return n
+}
+
 // report logs what was counted, a line for each reason.
 func (c *counters) report(log *slog.Logger) {
 	c.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -291,8 +292,17 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 			log.Warn("service manager not told", "err", err)
 		}
 	}
-	c := connector.New(connector.Options{
-		Config: cfg, Log: log, Level: level, Listener: listener,
+	var c *connector.Connector
+	var reloading sync.Mutex // one at a time, by a signal or by a command
+	reload := func() error {
+		reloading.Lock()
+		defer reloading.Unlock()
+		notify("RELOADING=1")
+		defer notify("READY=1")
+		return p.reload(c, log)
+	}
+	c = connector.New(connector.Options{
+		Config: cfg, Log: log, Level: level, Listener: listener, Reload: reload,
 		Ready: func() { notify("READY=1\nSTATUS=running as " + cfg.ID()) },
 	})
 	ctx, stop := context.WithCancel(context.Background())
@@ -321,9 +331,7 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 			}
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				notify("RELOADING=1")
-				p.reload(c, log)
-				notify("READY=1")
+				_ = reload() // it has logged why
 				continue
 			}
 			if stopping || s == syscall.SIGQUIT {
@@ -358,8 +366,8 @@ func (p *program) other() string {
 	return "aioc-server"
 }
 
-// reload is SIGHUP: a bad file leaves everything as it is.
-func (p *program) reload(c *connector.Connector, log *slog.Logger) {
+// reload reads the configuration again: a bad file leaves everything as it is.
+func (p *program) reload(c *connector.Connector, log *slog.Logger) error {
 	next := config.Defaults()
 	var err error
 	if p.file != "" {
@@ -380,6 +388,7 @@ func (p *program) reload(c *connector.Connector, log *slog.Logger) {
 	if err != nil {
 		log.Error("configuration not read again: the old one stays", "err", err)
 	}
+	return err
 }
 
 // activated returns the listening socket that the service manager hands over.

@@ -1,0 +1,274 @@
+package connector
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aioc/lib/cli"
+	"aioc/lib/config"
+	"aioc/lib/control"
+	"aioc/lib/queue"
+)
+
+// maxListed bounds the peers in the statistics, so that their text stays one
+// that programs read in no time.
+const maxListed = 10_000
+
+// soon is how long before its end a certificate is a problem.
+const soon = 14 * 24 * time.Hour
+
+// addOwnCommands adds the commands that the original does not have.
+func (c *Connector) addOwnCommands() {
+	c.commands.Add(
+		control.Command{Name: "stats", Run: func(context.Context, control.Args) (any, error) { return c.stats(), nil }},
+		control.Command{Name: "metrics", Run: func(context.Context, control.Args) (any, error) {
+			return control.Raw(c.stats().Metrics(time.Now())), nil
+		}},
+		control.Command{Name: "health", Run: func(context.Context, control.Args) (any, error) {
+			problems := c.problems()
+			return &control.Health{OK: len(problems) == 0, Name: c.id, Problems: problems}, nil
+		}},
+		control.Command{Name: "show_config", Run: func(context.Context, control.Args) (any, error) { return c.publicConfig() }},
+		control.Command{Name: "reload", Run: func(context.Context, control.Args) (any, error) {
+			if c.reload == nil {
+				return nil, fmt.Errorf("%w: this connector has nothing that reloads it", control.ErrUnknown)
+			}
+			return nil, c.reload()
+		}},
+	)
+}
+
+// stats gathers what the connector knows of itself.
+func (c *Connector) stats() *control.Stats {
+	cfg := c.cfg.Load()
+	s := &control.Stats{
+		Name: c.id, Server: c.server, Address: cfg.ServerAddr.Text(), Peer: cfg.PeerID(),
+		Version: cli.Version(), PID: os.Getpid(), Started: c.started.Round(0).UTC(), Running: c.running.Load(),
+		TLS: tlsMode(cfg), Directory: c.paths.Dir, ConfigFile: cfg.File, LogLevel: cli.LevelName(c.level.Level()),
+		Sandbox: c.sandbox, Ignored: c.ignoredNow(),
+		Events: c.events.snapshot(), Dropped: c.counts.snapshot(),
+		MemoryUsed: c.budget.Used(), MemoryLimit: cfg.MaxMemoryTotal,
+		Certs: c.certs.list(cfg, c.paths), Process: processStats(), Problems: c.problems(),
+	}
+	now := time.Now()
+	c.mu.Lock()
+	boxes := make([]*outbox, 0, len(c.boxes))
+	for _, b := range c.boxes {
+		boxes = append(boxes, b)
+	}
+	s.Sent = c.sentBefore
+	c.mu.Unlock()
+	slices.SortFunc(boxes, func(a, b *outbox) int { return strings.Compare(a.name, b.name) })
+	s.Peers = []control.PeerStats{}
+	for _, b := range boxes {
+		q := b.q.Stats()
+		s.Sent += q.Done
+		if len(s.Peers) == maxListed {
+			s.PeersLeft++
+			continue
+		}
+		p := control.PeerStats{Name: b.name, Queue: queueStats(q)}
+		if l := b.current(); l != nil {
+			p.Connected, p.Addr, p.TLS = true, l.addr, l.tls
+			p.Since, p.Native = now.Sub(l.since).Seconds(), l.l.Acks()
+		}
+		s.Peers = append(s.Peers, p)
+	}
+	s.Types = []control.TypeStats{}
+	for typ, q := range c.inbox {
+		stats := q.Stats()
+		s.Received += stats.Put
+		// One taker watches for receivers of the original.
+		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: max(q.Takers()-1, 0), Queue: queueStats(stats)})
+	}
+	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
+	return s
+}
+
+func queueStats(q queue.Stats) control.QueueStats {
+	return control.QueueStats{Waiting: q.Waiting, InHand: q.InHand, Bytes: q.Bytes, Put: q.Put, PutBytes: q.PutBytes, Done: q.Done, Returned: q.Returned}
+}
+
+// tlsMode is how the connection is protected, as the flag -tls calls it.
+func tlsMode(cfg *config.Config) string {
+	switch {
+	case !cfg.UseSSL:
+		return "off"
+	case cfg.UseToken:
+		return "token"
+	case cfg.SSLAllowAll:
+		return "anonymous"
+	case cfg.ServerCA:
+		return "ca"
+	}
+	return "certs"
+}
+
+// tlsVersion is the version of TLS of a connection, "" without TLS.
+func tlsVersion(conn any) string {
+	if t, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		return tls.VersionName(t.ConnectionState().Version)
+	}
+	return ""
+}
+
+// problems lists what an operator would want to know.
+func (c *Connector) problems() []string {
+	list := []string{}
+	cfg := c.cfg.Load()
+	if !c.running.Load() {
+		list = append(list, "the connector is stopped")
+	} else if !c.server {
+		if b := c.box("", false); b != nil && b.current() == nil {
+			list = append(list, "not connected to the server "+cfg.ServerAddr.Text())
+		}
+	}
+	for _, crt := range c.certs.list(cfg, c.paths) {
+		switch left := time.Until(crt.NotAfter); {
+		case left <= 0:
+			list = append(list, fmt.Sprintf("the certificate of the %s has expired on %s", crt.Name, crt.NotAfter.Format(time.DateOnly)))
+		case left < soon:
+			list = append(list, fmt.Sprintf("the certificate of the %s ends on %s", crt.Name, crt.NotAfter.Format(time.DateOnly)))
+		}
+	}
+	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
+		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_memory_total, which is %d", used, cfg.MaxMemoryTotal))
+	}
+	return list
+}
+
+// certFiles are the certificates that the connector depends on. They are read
+// once a minute, so that metrics cost no disk.
+type certFiles struct {
+	mu   sync.Mutex
+	at   time.Time
+	last []control.CertStats
+}
+
+func (f *certFiles) list(cfg *config.Config, paths config.Paths) []control.CertStats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.at.IsZero() && time.Since(f.at) < time.Minute {
+		return f.last
+	}
+	f.at, f.last = time.Now(), []control.CertStats{}
+	if !cfg.UseSSL {
+		return f.last
+	}
+	add := func(name, path string) {
+		if end, ok := certEnd(path); ok {
+			f.last = append(f.last, control.CertStats{Name: name, NotAfter: end})
+		}
+	}
+	if cfg.IsServer {
+		add("server", paths.ServerCert)
+		if cfg.ServerCA {
+			add("ca", paths.ServerCACert)
+		}
+	} else if !cfg.SSLAllowAll || cfg.UseToken {
+		add("client", paths.ClientCert(cfg.ClientName))
+		add("server", paths.ClientServerCert)
+	}
+	return f.last
+}
+
+// certEnd is the end of the first certificate in a PEM file.
+func certEnd(path string) (time.Time, bool) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return time.Time{}, false // what is missing is said where it is needed
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		if crt, err := x509.ParseCertificate(block.Bytes); err == nil {
+			return crt.NotAfter.UTC(), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// processStats asks the system and the runtime.
+func processStats() control.ProcessStats {
+	s := control.ProcessStats{Goroutines: runtime.NumGoroutine(), Files: -1}
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() == metrics.KindUint64 {
+		s.Memory = int64(sample[0].Value.Uint64())
+	}
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
+		s.CPU = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+		s.Resident = int64(u.Maxrss)
+		if runtime.GOOS != "darwin" {
+			s.Resident *= 1024 // in KiB there
+		}
+	}
+	if entries, err := os.ReadDir("/dev/fd"); err == nil {
+		s.Files = len(entries) - 1 // but for the one that reads them
+	}
+	return s
+}
+
+// countsEvery is how often debug_msg_counts looks.
+const countsEvery = 2 * time.Second
+
+// logCounts logs, while debug_msg_counts is set, how many messages passed, each
+// time it has changed.
+// Differs: the original does so at level INFO, which fills a log with a line
+// every two seconds (aioconnectors core.py).
+func (c *Connector) logCounts(ctx context.Context) {
+	tick := time.NewTicker(countsEvery)
+	defer tick.Stop()
+	var last [4]uint64
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		s := c.totals()
+		now := [4]uint64{s.sent, s.received, uint64(s.toSend), uint64(s.toReceive)}
+		if now == last {
+			continue
+		}
+		last = now
+		c.log.Debug("messages", "sent", s.sent, "received", s.received, "queue_send", s.toSend, "queue_recv", s.toReceive)
+	}
+}
+
+// totals are sums over all queues.
+type totals struct {
+	sent, received    uint64
+	toSend, toReceive int
+}
+
+func (c *Connector) totals() (t totals) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.sent = c.sentBefore
+	for _, b := range c.boxes {
+		q := b.q.Stats()
+		t.sent += q.Done
+		t.toSend += q.Waiting + q.InHand
+	}
+	for _, q := range c.inbox {
+		s := q.Stats()
+		t.received += s.Put
+		t.toReceive += s.Waiting + s.InHand
+	}
+	return t
+}

@@ -1,0 +1,181 @@
+package control
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Metrics returns the statistics in the text format of Prometheus, version
+// 0.0.4. now is used for ages.
+func (s *Stats) Metrics(now time.Time) string {
+	var m exposition
+	m.family("aioc_info", "gauge", "What this connector is; the value is 1.")
+	m.sample("aioc_info", 1, "name", s.Name, "role", s.role(), "tls", s.TLS, "version", s.Version)
+	m.one("aioc_up", "gauge", "1 while the connector is started, 0 after stop.", number(s.Running))
+	m.one("aioc_healthy", "gauge", "1 when health finds no problem.", number(len(s.Problems) == 0))
+	m.one("aioc_start_time_seconds", "gauge", "When the process started, Unix time.", seconds(s.Started))
+
+	connected := 0
+	for _, p := range s.Peers {
+		if p.Connected {
+			connected++
+		}
+	}
+	m.one("aioc_peers_connected", "gauge", "Peers that are connected.", float64(connected))
+	m.one("aioc_peers_known", "gauge", "Peers that are connected or that messages wait for.", float64(len(s.Peers)+s.PeersLeft))
+	m.one("aioc_messages_sent_total", "counter", "Messages that peers have taken.", float64(s.Sent))
+	m.one("aioc_messages_received_total", "counter", "Messages of peers that were taken here.", float64(s.Received))
+
+	m.family("aioc_peer_connected", "gauge", "1 while the peer is connected.")
+	for _, p := range s.Peers {
+		m.sample("aioc_peer_connected", number(p.Connected), "peer", p.Name)
+	}
+	m.family("aioc_peer_connected_seconds", "gauge", "How long the peer is connected.")
+	for _, p := range s.Peers {
+		if p.Connected {
+			m.sample("aioc_peer_connected_seconds", p.Since, "peer", p.Name)
+		}
+	}
+	peers := make([]queueOf, len(s.Peers))
+	for i, p := range s.Peers {
+		peers[i] = queueOf{p.Name, p.Queue}
+	}
+	m.queues("aioc_peer_queue", "peer", "for the peer", peers)
+	types := make([]queueOf, len(s.Types))
+	for i, t := range s.Types {
+		types[i] = queueOf{t.Type, t.Queue}
+	}
+	m.queues("aioc_type_queue", "type", "of the type for programs here", types)
+	m.family("aioc_type_receivers", "gauge", "Local programs that take the type.")
+	for _, t := range s.Types {
+		m.sample("aioc_type_receivers", float64(t.Receivers), "type", t.Type)
+	}
+
+	m.counters("aioc_dropped_total", "Messages and connections dropped or refused, by reason.", "reason", s.Dropped)
+	m.counters("aioc_events_total", "What happened, by kind.", "event", s.Events)
+
+	m.one("aioc_queue_memory_bytes", "gauge", "Memory of waiting messages.", float64(s.MemoryUsed))
+	m.one("aioc_queue_memory_limit_bytes", "gauge", "Most memory of waiting messages: max_memory_total.", float64(s.MemoryLimit))
+	if d := s.Disk; d != nil {
+		m.one("aioc_disk_bytes", "gauge", "Bytes of waiting messages on disk.", float64(d.Bytes))
+		m.one("aioc_disk_errors_total", "counter", "Writes to the disk that failed.", float64(d.Errors))
+		m.histogram("aioc_disk_sync_seconds", "How long it took until writes were on disk.", d.Syncs)
+	}
+	m.family("aioc_certificate_expiry_time_seconds", "gauge", "When the certificate ends, Unix time.")
+	for _, c := range s.Certs {
+		m.sample("aioc_certificate_expiry_time_seconds", seconds(c.NotAfter), "certificate", c.Name)
+	}
+	m.one("process_cpu_seconds_total", "counter", "Processor time of the process.", s.Process.CPU)
+	m.one("process_heap_bytes", "gauge", "Memory in use by the process.", float64(s.Process.Memory))
+	m.one("process_resident_memory_max_bytes", "gauge", "Most memory that the process has had.", float64(s.Process.Resident))
+	m.one("process_goroutines", "gauge", "Goroutines of the process.", float64(s.Process.Goroutines))
+	if s.Process.Files >= 0 {
+		m.one("process_open_fds", "gauge", "Open files of the process.", float64(s.Process.Files))
+	}
+	m.one("aioc_uptime_seconds", "gauge", "How long the process runs.", now.Sub(s.Started).Seconds())
+	return m.String()
+}
+
+func (s *Stats) role() string {
+	if s.Server {
+		return "server"
+	}
+	return "client"
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// queueOf is a queue with the value of its label.
+type queueOf struct {
+	name string
+	QueueStats
+}
+
+// exposition is the text as it grows. All samples of a family follow its HELP
+// and TYPE lines, and a family without samples is left out.
+type exposition struct {
+	strings.Builder
+	head string // of the family, until its first sample
+}
+
+func (m *exposition) family(name, kind, help string) {
+	m.head = "# HELP " + name + " " + strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(help) + "\n# TYPE " + name + " " + kind + "\n"
+}
+
+// sample adds a line; labels are names and values in turn.
+func (m *exposition) sample(name string, value float64, labels ...string) {
+	m.WriteString(m.head)
+	m.head = ""
+	m.WriteString(name)
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	for i := 0; i < len(labels); i += 2 {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		m.WriteString(sep + labels[i] + `="` + escape.Replace(strings.ToValidUTF8(labels[i+1], "\uFFFD")) + `"`)
+	}
+	if len(labels) > 0 {
+		m.WriteString("}")
+	}
+	m.WriteString(" " + strconv.FormatFloat(value, 'g', -1, 64) + "\n")
+}
+
+func (m *exposition) one(name, kind, help string, value float64) {
+	m.family(name, kind, help)
+	m.sample(name, value)
+}
+
+// queues adds a family for each figure of queues that a label tells apart.
+func (m *exposition) queues(prefix, label, what string, list []queueOf) {
+	for _, f := range []struct {
+		name, kind, help string
+		value            func(QueueStats) float64
+	}{
+		{"_messages", "gauge", "Messages " + what + " that wait.", func(q QueueStats) float64 { return float64(q.Waiting) }},
+		{"_in_hand_messages", "gauge", "Messages " + what + " that were passed on and are not acknowledged.", func(q QueueStats) float64 { return float64(q.InHand) }},
+		{"_bytes", "gauge", "Memory of both.", func(q QueueStats) float64 { return float64(q.Bytes) }},
+		{"_disk_bytes", "gauge", "Bytes on disk of both.", func(q QueueStats) float64 { return float64(q.Disk) }},
+		{"_put_total", "counter", "Messages " + what + " that were put into the queue.", func(q QueueStats) float64 { return float64(q.Put) }},
+		{"_put_bytes_total", "counter", "Bytes of them.", func(q QueueStats) float64 { return float64(q.PutBytes) }},
+		{"_done_total", "counter", "Messages " + what + " that were passed on and acknowledged.", func(q QueueStats) float64 { return float64(q.Done) }},
+		{"_returned_total", "counter", "Messages " + what + " that came back, to be passed on again.", func(q QueueStats) float64 { return float64(q.Returned) }},
+	} {
+		m.family(prefix+f.name, f.kind, f.help)
+		for _, q := range list {
+			m.sample(prefix+f.name, f.value(q.QueueStats), label, q.name)
+		}
+	}
+}
+
+func (m *exposition) counters(name, help, label string, counts map[string]uint64) {
+	m.family(name, "counter", help)
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		m.sample(name, float64(counts[key]), label, key)
+	}
+}
+
+func (m *exposition) histogram(name, help string, h Histogram) {
+	m.family(name, "histogram", help)
+	total := uint64(0)
+	for i, n := range h.Counts {
+		total += n
+		bound := "+Inf"
+		if i < len(h.Bounds) {
+			bound = strconv.FormatFloat(h.Bounds[i], 'g', -1, 64)
+		}
+		m.sample(name+"_bucket", float64(total), "le", bound)
+	}
+	m.sample(name+"_sum", h.Sum)
+	m.sample(name+"_count", float64(total))
+}
