@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"aioc/lib/control"
@@ -94,4 +96,31 @@ func (ch *channel) call(ctx context.Context, command string, kwargs map[string]a
 		}
 		return reply, nil
 	}
+}
+
+// OpenControl is Open for one who only gives commands: a Python connector that
+// is stopped has no socket but the one for them.
+func OpenControl(ctx context.Context, t Target) (*Client, error) {
+	c := &Client{}
+	if err := c.find(t, true); err != nil {
+		return nil, err
+	}
+	ch, err := c.greet(ctx, false)
+	if err == nil {
+		c.opened, c.info = ch, ch.info
+		return c, nil
+	}
+	if !absent(err) {
+		return nil, err
+	}
+	if _, err := os.Lstat(c.paths.CommanderSocket); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, dialError(c.paths.CommanderSocket, err)
+		}
+		return nil, fmt.Errorf("%w: nobody listens at %s", ErrNoConnector, c.paths.OwnSocket)
+	}
+	if err := c.find(t, false); err != nil {
+		return nil, err
+	}
+	return c, nil
 }

@@ -54,7 +54,7 @@ func (c *Connector) addOwnCommands() {
 func (c *Connector) stats() *control.Stats {
 	cfg := c.cfg.Load()
 	s := &control.Stats{
-		Name: c.id, Server: c.server, Address: cfg.ServerAddr.Text(), Peer: cfg.PeerID(),
+		Name: c.id, Server: c.server, Address: cfg.ServerAddr.String(), Peer: cfg.PeerID(),
 		Version: cli.Version(), PID: os.Getpid(), Started: c.started.Round(0).UTC(), Running: c.running.Load(),
 		TLS: tlsMode(cfg), Directory: c.paths.Dir, ConfigFile: cfg.File, LogLevel: cli.LevelName(c.level.Level()),
 		Sandbox: c.sandbox, Ignored: c.ignoredNow(),
@@ -132,7 +132,7 @@ func (c *Connector) problems() []string {
 		list = append(list, "the connector is stopped")
 	} else if !c.server {
 		if b := c.box("", false); b != nil && b.current() == nil {
-			list = append(list, "not connected to the server "+cfg.ServerAddr.Text())
+			list = append(list, "not connected to the server "+cfg.ServerAddr.String())
 		}
 	}
 	for _, crt := range c.certs.list(cfg, c.paths) {

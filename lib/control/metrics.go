@@ -128,7 +128,7 @@ func (m *exposition) sample(name string, value float64, labels ...string) {
 	if len(labels) > 0 {
 		m.WriteString("}")
 	}
-	m.WriteString(" " + strconv.FormatFloat(value, 'g', -1, 64) + "\n")
+	m.WriteString(" " + strconv.FormatFloat(value, 'f', -1, 64) + "\n")
 }
 
 func (m *exposition) one(name, kind, help string, value float64) {

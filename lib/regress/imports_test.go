@@ -136,7 +136,7 @@ func TestOnlyStandardPackagesAreImported(t *testing.T) {
 }
 
 func TestToolsLinkNeitherTLSNorHTTP(t *testing.T) {
-	for _, tool := range []string{"aioc-send", "aioc-recv"} {
+	for _, tool := range []string{"aioc-send", "aioc-recv", "aioc-ctl"} {
 		for _, p := range goList(t, "linux", "-deps", "./cmd/"+tool) {
 			if p.ImportPath == "crypto/tls" || p.ImportPath == "net/http" {
 				t.Errorf("%s links %s, which makes it slow to start", tool, p.ImportPath)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"aioc/lib/cli"
+	"aioc/lib/control"
 )
 
 // A page is a manual page: its name with the section, and its lines by section.
@@ -198,6 +199,36 @@ func TestOverviewNamesEveryProgramAndPage(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(root, "cmd", name[:dot], "main.go")); err != nil {
 				t.Errorf("%s is the page of no program: %v", name, err)
 			}
+		}
+	}
+}
+
+func TestPageOfCtlHasTheCommands(t *testing.T) {
+	p := pages(t)["aioc-ctl.1"]
+	var words, help []string
+	lines := p.sections["DESCRIPTION"]
+	for i, line := range lines {
+		if rest, ok := strings.CutPrefix(line, ".It Cm "); ok {
+			word, _, _ := strings.Cut(rest, " ")
+			words, help = append(words, word), append(help, lines[i+1])
+		}
+	}
+	var want []string
+	for i, v := range control.Verbs() {
+		want = append(want, v.Word)
+		if sentence := strings.ToUpper(v.Help[:1]) + v.Help[1:] + "."; i < len(help) && help[i] != sentence {
+			t.Errorf("aioc-ctl.1: %s\n got %q\nwant %q", v.Word, help[i], sentence)
+		}
+	}
+	if !slices.Equal(words, want) {
+		t.Errorf("aioc-ctl.1 has the commands %q, want %q", words, want)
+	}
+	// And those that a Python connector does not have.
+	_, text, _ := strings.Cut(mustRead(t, "man/aioc-ctl.1"), ".Ss Python connectors")
+	text, _, _ = strings.Cut(text, ".Sh ")
+	for _, v := range control.Verbs() {
+		if has := strings.Contains(text, ".Cm "+v.Word+" "); has == v.Python {
+			t.Errorf("aioc-ctl.1 says that a Python connector has %s: %v, want %v", v.Word, !has, v.Python)
 		}
 	}
 }
