@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -102,6 +103,34 @@ func NewLogger(w io.Writer, format LogFormat, level slog.Leveler) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: jsonAttr}))
 	}
 	return slog.New(&textHandler{out: &output{w: w}, journal: format == LogJournal, level: level})
+}
+
+// Both returns a logger that writes to two.
+func Both(a, b *slog.Logger) *slog.Logger { return slog.New(both{a.Handler(), b.Handler()}) }
+
+// both is a handler that hands everything to two.
+type both [2]slog.Handler
+
+func (h both) Enabled(ctx context.Context, level slog.Level) bool {
+	return h[0].Enabled(ctx, level) || h[1].Enabled(ctx, level)
+}
+
+func (h both) Handle(ctx context.Context, r slog.Record) error {
+	var errs [2]error
+	for i, one := range h {
+		if one.Enabled(ctx, r.Level) {
+			errs[i] = one.Handle(ctx, r.Clone())
+		}
+	}
+	return errors.Join(errs[:]...)
+}
+
+func (h both) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return both{h[0].WithAttrs(attrs), h[1].WithAttrs(attrs)}
+}
+
+func (h both) WithGroup(name string) slog.Handler {
+	return both{h[0].WithGroup(name), h[1].WithGroup(name)}
 }
 
 // timeLayout is RFC 3339 in UTC with milliseconds.

@@ -79,7 +79,7 @@ func TestWarnings(t *testing.T) {
 		{"tokens without TLS", `{"use_ssl": false, "use_token": true}`, "use_token: has no effect: tokens need use_ssl and ssl_allow_all"},
 		{"tokens with certificates", `{"use_token": true}`, "use_token: has no effect: tokens need ssl_allow_all"},
 		{"all allowed without TLS", `{"use_ssl": false, "ssl_allow_all": true}`, "ssl_allow_all: has no effect: it needs use_ssl"},
-		{"a key without effect", "{\n\"silent\": false}", `config "x.json": line 2: silent: has no effect: the log always goes`},
+		{"a key without effect", "{\n\"reuse_server_sockaddr\": true}", `config "x.json": line 2: reuse_server_sockaddr: has no effect: that is always so`},
 		{"a server's key on a client", `{"is_server": false, "max_certs": 5}`, "max_certs: has no effect: it is for a server"},
 		{"a client's key on a server", `{"client_name": "c"}`, "client_name: has no effect: it is for a client"},
 		{"the obsolete key", `{"max_size_file_upload": 5}`, "max_size_file_upload: obsolete: use max_size_file_upload_send and max_size_file_upload_recv"},

@@ -77,7 +77,7 @@ func keys() []key {
 		{name: "tokens_directory_path", path: true, field: func(c *Config) any { return &c.TokensDir },
 			help: "directory of tokens"},
 		{name: "default_logger_dirpath", path: true, field: func(c *Config) any { return &c.LogDir },
-			help: "directory of the log file"},
+			help: "directory of the log file, which is written when this key is there"},
 
 		// The connection between the two.
 		{name: "client_bind_ip", side: clientOnly, def: "null", null: true, item: validHost, field: func(c *Config) any { return &c.ClientBindIP },
@@ -230,11 +230,9 @@ func keys() []key {
 		{name: "default_logger_bk_count", def: "5", max: 1000000, field: func(c *Config) any { return &c.LogBackups },
 			help: "number of old log files that are kept"},
 		{name: "silent", def: "true", field: func(c *Config) any { return &c.Silent },
-			help:    "whether the log is kept off the terminal",
-			ignored: "the log always goes to standard error"},
+			help: "whether the log is kept off standard error when there is a log file"},
 		{name: "debug_msg_counts", def: "true", field: func(c *Config) any { return &c.DebugMessageCounts },
-			help:    "whether counters are logged every two seconds",
-			ignored: "messages are always counted, and shown when asked for"},
+			help: "whether, at level DEBUG, counters are logged every two seconds"},
 	}
 }
 

@@ -105,11 +105,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	if *verbose {
 		level.Set(slog.LevelDebug)
 	}
-	log := cli.NewLogger(stderr, logFormat, &level)
-	for _, w := range warnings {
-		log.Warn(w)
-	}
-	return p.serve(cfg, log, &level, *grace)
+	return p.serve(cfg, warnings, logFormat, &level, *grace)
 }
 
 // contradiction returns what is wrong with the command line as a whole.
@@ -272,10 +268,21 @@ func (p *program) flags(cfg *config.Config) error {
 }
 
 // serve runs the connector until a signal ends it.
-func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelVar, grace time.Duration) int {
+func (p *program) serve(cfg *config.Config, warnings []string, format cli.LogFormat, level *slog.LevelVar, grace time.Duration) int {
 	if err := places(cfg.Paths()); err != nil {
 		cli.Report(p.stderr, p.name, err)
 		return status(err)
+	}
+	log, logFile, err := openLog(cfg, p.stderr, format, level)
+	if err != nil {
+		cli.Report(p.stderr, p.name, err)
+		return status(err)
+	}
+	if logFile != nil {
+		defer logFile.Close()
+	}
+	for _, w := range warnings {
+		log.Warn(w)
 	}
 	listener, err := activated(p.server)
 	if err != nil {
@@ -283,8 +290,8 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 		return cli.Failed
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	signal.Ignore(syscall.SIGUSR1, syscall.SIGPIPE) // the log is not a file: there is nothing to reopen
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1)
+	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Stop(signals)
 
 	notify := func(state string) {
@@ -330,6 +337,10 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 				notify("WATCHDOG=1")
 			}
 		case s := <-signals:
+			if s == syscall.SIGUSR1 {
+				reopen(logFile, log)
+				continue
+			}
 			if s == syscall.SIGHUP {
 				_ = reload() // it has logged why
 				continue
@@ -344,6 +355,18 @@ func (p *program) serve(cfg *config.Config, log *slog.Logger, level *slog.LevelV
 			stop()
 		}
 	}
+}
+
+// reopen is SIGUSR1. Without a log file there is nothing to do.
+func reopen(file *cli.LogFile, log *slog.Logger) {
+	if file == nil {
+		return
+	}
+	if err := file.Reopen(); err != nil {
+		log.Error("log file not opened again: the old one goes on", "err", err)
+		return
+	}
+	log.Info("log file opened again")
 }
 
 // explain adds to why a connector could not start what to do, as far as that

@@ -98,7 +98,7 @@ func newPair(t *testing.T, py python, server, client, tls string, types []string
 			"ssl_allow_all":                    tls != "off",
 			"recv_message_types":               types,
 			"send_message_types":               types,
-			"silent":                           true,
+			"silent":                           h.kind == theirs,
 			"debug_msg_counts":                 false,
 			"reuse_server_sockaddr":            true,
 			"reuse_uds_path_commander_server":  true,

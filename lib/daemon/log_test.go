@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"aioc/lib/cli"
+)
+
+// holds waits until a file holds a text.
+func holds(t *testing.T, path, text string) {
+	t.Helper()
+	limit := time.Now().Add(patience)
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		b, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(b), text) {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%s never has %q: %q, %v", path, text, b, err)
+		}
+	}
+}
+
+func TestTheLogGoesToAFileWhenOneIsAskedFor(t *testing.T) {
+	for _, silent := range []bool{true, false} {
+		dir := newDir(t)
+		path := filepath.Join(dir, "logs", cli.LogName)
+		file := mustWrite(t, filepath.Join(dir, "s.json"), fmt.Sprintf(
+			`{"is_server": true, "use_ssl": false, "connector_files_dirpath": %q, "default_logger_dirpath": %q, "silent": %v}`,
+			dir, filepath.Dir(path), silent))
+		d := spawn(t, "server", nil, nil, "-addr", freeAddr(t), file)
+		holds(t, path, " info listening ")
+		if silent {
+			d.logs(t, "the log goes to a file path="+path)
+		} else {
+			d.logs(t, " info listening ")
+		}
+		if err := os.Rename(path, path+".old"); err != nil {
+			t.Fatal(err)
+		}
+		d.signal(t, syscall.SIGUSR1)
+		holds(t, path, "log file opened again")
+		d.signal(t, syscall.SIGTERM)
+		if status := d.ends(t); status != 0 {
+			t.Errorf("got %d, want 0", status)
+		}
+		holds(t, path, "stopped")
+		if silent && strings.Contains(d.text(), "listening") {
+			t.Errorf("standard error has %q", d.text())
+		}
+	}
+}
+
+func TestALogFileThatCannotBeMadeIsSaid(t *testing.T) {
+	dir := newDir(t)
+	if err := os.Mkdir(filepath.Join(dir, cli.LogName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	status, _, errs := do(t, true, "-tls", "off", "-dir", dir, "-addr", freeAddr(t), "-set", fmt.Sprintf("default_logger_dirpath=%q", dir))
+	if status != cli.Failed || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "log file") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+}
