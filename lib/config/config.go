@@ -119,6 +119,7 @@ type Config struct {
 	MaxMessageSize    int64 `json:"max_message_size"`     // bytes of one message, from peers and local programs
 	MaxMemoryPerQueue int64 `json:"max_memory_per_queue"` // bytes of one message type waiting for one destination
 	MaxMemoryTotal    int64 `json:"max_memory_total"`     // bytes of all queues together
+	Sandbox           bool  `json:"sandbox"`              // the process gives up what it does not need
 	MaxUnidentified   int   `json:"max_unidentified"`     // connections that have not said who they are
 
 	// The log.

@@ -36,7 +36,7 @@ func mustParse(t testing.TB, text string) *Config {
 
 // ours are the keys that the original's manager template does not have.
 var ours = []string{
-	"max_message_size", "max_memory_per_queue", "max_memory_total", "max_unidentified", // of our own
+	"max_message_size", "max_memory_per_queue", "max_memory_total", "max_unidentified", "sandbox", // of our own
 	"proxy_cafile", "hook_server_auth_client", "hook_allow_certificate_creation", "hook_whitelist_clients", "hook_target_directory",
 	"hook_proxy_authorization", "hook_store_token", "hook_load_token", "hook_timeout",
 	"receive_from_any_connector_owner", "max_size_chunk_upload", // of the original's programs
@@ -155,7 +155,7 @@ const full = `{
     "everybody_can_send_messages": false, "receive_from_any_connector_owner": false,
     "uds_path_send_preserve_socket": false, "uds_path_receive_preserve_socket": false,
     "reuse_uds_path_send_to_connector": true, "reuse_uds_path_commander_server": true,
-    "max_message_size": 65536, "max_memory_per_queue": 65537, "max_memory_total": 65538, "max_unidentified": 1,
+    "max_message_size": 65536, "max_memory_per_queue": 65537, "max_memory_total": 65538, "max_unidentified": 1, "sandbox": false,
     "default_logger_log_level": "DEBUG", "default_logger_rotate": 1000, "default_logger_bk_count": 0,
     "silent": false, "debug_msg_counts": false
 }`

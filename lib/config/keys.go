@@ -221,6 +221,8 @@ func keys() []key {
 			help: "bytes in memory of all that waits"},
 		{name: "max_unidentified", side: serverOnly, def: "512", min: 1, max: 1000000, field: func(c *Config) any { return &c.MaxUnidentified },
 			help: "connections at a time that have not yet said who they are"},
+		{name: "sandbox", def: "true", field: func(c *Config) any { return &c.Sandbox },
+			help: "whether the process gives up the rights that it does not need"},
 
 		// The log.
 		{name: "default_logger_log_level", def: `"INFO"`, item: validLevel, field: func(c *Config) any { return &c.LogLevel },

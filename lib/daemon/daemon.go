@@ -20,6 +20,7 @@ import (
 	"aioc/lib/cli"
 	"aioc/lib/config"
 	"aioc/lib/connector"
+	"aioc/lib/durable"
 )
 
 // program is one of the two daemons while its command line is handled.
@@ -308,8 +309,13 @@ func (p *program) serve(cfg *config.Config, warnings []string, format cli.LogFor
 		defer notify("READY=1")
 		return p.reload(c, log)
 	}
+	limits, err := p.enclose(cfg, log)
+	if err != nil {
+		cli.Report(p.stderr, p.name, err)
+		return status(err)
+	}
 	c = connector.New(connector.Options{
-		Config: cfg, Log: log, Level: level, Listener: listener, Reload: reload,
+		Config: cfg, Log: log, Level: level, Listener: listener, Reload: reload, Sandbox: limits,
 		Ready: func() { notify("READY=1\nSTATUS=running as " + cfg.ID()) },
 	})
 	ctx, stop := context.WithCancel(context.Background())
@@ -355,6 +361,18 @@ func (p *program) serve(cfg *config.Config, warnings []string, format cli.LogFor
 			stop()
 		}
 	}
+}
+
+// enclose gives up the rights that the daemon does not need.
+func (p *program) enclose(cfg *config.Config, log *slog.Logger) (string, error) {
+	if err := durable.MkdirAll(cfg.Dir(), 0o755); err != nil {
+		return "", err
+	}
+	text, err := sandbox(cfg)
+	if err == nil {
+		log.Info("sandbox", "limits", text)
+	}
+	return text, err
 }
 
 // reopen is SIGUSR1. Without a log file there is nothing to do.

@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(Run(os.Getenv(asDaemon) == "server", os.Args[1:], os.Stdout, os.Stderr))
 	}
+	if dir := os.Getenv(inSandbox); dir != "" {
+		os.Exit(tryAll(dir))
+	}
 	os.Exit(m.Run())
 }
 
