@@ -9,6 +9,8 @@
 # make fuzz     every fuzz target, each for FUZZTIME
 # make race     the tests with the race detector, or an error without it
 # make install  below $(DESTDIR)$(PREFIX); uninstall removes the same files
+# make deb      a Debian package in bin/ (needs dpkg-deb)
+# make completions  from what the programs print with -h
 #
 # GOFLAGS, GOOS and the like work as everywhere with Go.
 
@@ -17,7 +19,13 @@
 PREFIX = /usr/local
 BINDIR = $(PREFIX)/bin
 MANDIR = $(PREFIX)/share/man
+DATADIR = $(PREFIX)/share
+# Of systemd, which looks there below /usr and /usr/local.
+SYSTEMDDIR = $(PREFIX)/lib
+SYSCONFDIR = /etc
 DESTDIR =
+# Where the programs are built, and installed from.
+OUT = bin
 GO = go
 GOFMT = gofmt
 FUZZTIME = 30s
@@ -34,8 +42,8 @@ all:
 		v=$${v#v}; \
 	fi; \
 	v=$${v:-1.0.0-dev}; \
-	mkdir -p bin; \
-	set -- -trimpath -buildvcs=false -ldflags "-s -w -X aioc/lib/cli.version=$$v" -o bin/ ./cmd/...; \
+	mkdir -p $(OUT); \
+	set -- -trimpath -buildvcs=false -ldflags "-s -w -X aioc/lib/cli.version=$$v" -o $(OUT)/ ./cmd/...; \
 	echo "CGO_ENABLED=0 $(GO) build $$*"; \
 	CGO_ENABLED=0 $(GO) build "$$@"
 
@@ -73,7 +81,9 @@ lint:
 	$(GO) vet -tags interop ./...
 	$(GO) run $(STATICCHECK) -tags interop ./...
 	mandoc -T lint -W warning man/*.[1-8]
-	find .ci/run cmd lib \( -name '*.sh' -o -name run \) -type f -exec shellcheck -x -P SCRIPTDIR {} +
+	find .ci cmd lib \( -name '*.sh' -o -name run \) -type f -exec shellcheck -x -P SCRIPTDIR {} +
+	shellcheck -s bash cmd/*/*.bash
+	shellcheck -s sh -e SC1091,SC2034,SC2154 cmd/*/*.openrc cmd/*/*.rc
 	@for system in darwin/arm64 freebsd/amd64 linux/arm; do \
 		echo "GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) build ./..."; \
 		GOOS=$${system%/*} GOARCH=$${system#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; \
@@ -94,30 +104,60 @@ fuzz:
 		done; \
 	done
 
+# Programs and pages, completions, units of systemd, and for other service
+# managers scripts below $(DATADIR)/aioc. Paths in them are made to fit.
+# A configuration is never written.
 install:
-	@[ -x bin/aioc-send ] || $(MAKE) all
-	mkdir -p "$(DESTDIR)$(BINDIR)"
-	@for main in cmd/*/main.go; do \
-		program=$${main%/main.go}; program=$${program#cmd/}; \
-		echo "install $$program"; \
-		install -m 755 "bin/$$program" "$(DESTDIR)$(BINDIR)/$$program" || exit 1; \
-	done
-	@for page in man/*.[1-8]; do \
-		section="$(DESTDIR)$(MANDIR)/man$${page##*.}"; \
-		echo "install $${page#man/}"; \
-		mkdir -p "$$section" && install -m 644 "$$page" "$$section/$${page#man/}" || exit 1; \
-	done
+	@[ -x $(OUT)/aioc-send ] || $(MAKE) all
+	@set -eu; $(FILES); \
+	put() { \
+		echo "install $$3"; mkdir -p "$(DESTDIR)$${3%/*}"; install -m "$$1" "$$2" "$(DESTDIR)$$3"; \
+	}; \
+	fit() { \
+		echo "install $$3"; mkdir -p "$(DESTDIR)$${3%/*}"; \
+		sed 's|/usr/bin/aioc-|$(BINDIR)/aioc-|g; s|/etc/aioc|$(SYSCONFDIR)/aioc|g' "$$2" >"$(DESTDIR)$$3.new"; \
+		chmod "$$1" "$(DESTDIR)$$3.new"; mv "$(DESTDIR)$$3.new" "$(DESTDIR)$$3"; \
+	}; \
+	files
 
 uninstall:
-	@for main in cmd/*/main.go; do \
-		program=$${main%/main.go}; \
-		rm -f "$(DESTDIR)$(BINDIR)/$${program#cmd/}" || exit 1; \
-	done
-	@for page in man/*.[1-8]; do \
-		rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page#man/}" || exit 1; \
-	done
+	@set -eu; $(FILES); \
+	put() { rm -f "$(DESTDIR)$$3"; }; \
+	fit() { put "$$@"; }; \
+	files; \
+	rmdir "$(DESTDIR)$(DATADIR)/aioc" 2>/dev/null || :
+
+# What is installed: files calls put, or fit if paths are to be changed, with
+# mode, source and place.
+FILES = files() { \
+		for main in cmd/*/main.go; do \
+			dir=$${main%/main.go}; name=$${dir\#cmd/}; \
+			put 755 "$(OUT)/$$name" "$(BINDIR)/$$name"; \
+			put 644 "$$dir/$$name.bash" "$(DATADIR)/bash-completion/completions/$$name"; \
+			put 644 "$$dir/_$$name" "$(DATADIR)/zsh/site-functions/_$$name"; \
+			put 644 "$$dir/$$name.fish" "$(DATADIR)/fish/vendor_completions.d/$$name.fish"; \
+		done; \
+		for page in man/*.[1-8]; do \
+			put 644 "$$page" "$(MANDIR)/man$${page\#\#*.}/$${page\#man/}"; \
+		done; \
+		for unit in cmd/*/*.service cmd/*/*.socket; do \
+			fit 644 "$$unit" "$(SYSTEMDDIR)/systemd/system/$${unit\#\#*/}"; \
+		done; \
+		fit 644 cmd/aioc-server/aioc.sysusers "$(SYSTEMDDIR)/sysusers.d/aioc.conf"; \
+		fit 644 cmd/aioc-server/aioc.tmpfiles "$(SYSTEMDDIR)/tmpfiles.d/aioc.conf"; \
+		for script in cmd/*/*.openrc cmd/*/*.rc; do \
+			fit 755 "$$script" "$(DATADIR)/aioc/$${script\#\#*/}"; \
+		done; \
+	}
+
+deb:
+	@command -v dpkg-deb >/dev/null || { echo "deb: dpkg-deb is missing: install the package dpkg" >&2; exit 1; }
+	@VERSION='$(VERSION)' GO='$(GO)' MAKE='$(MAKE)' sh .ci/deb.sh
+
+completions: all
+	$(GO) run ./lib/regress/complete -bin $(OUT)
 
 clean:
-	rm -rf bin
+	rm -rf $(OUT)
 
-.PHONY: all demo test race lint interop bench fuzz install uninstall clean
+.PHONY: all demo test race lint interop bench fuzz install uninstall deb completions clean

@@ -1,0 +1,22 @@
+# Completion of aioc-certs for bash.
+# Made by make completions; changes are lost.
+_aioc_certs() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+	COMPREPLY=()
+	case $prev in
+	-dir)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
+	-days)
+		return
+		;;
+	esac
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W '-days -dir -h -json -v -version' -- "$cur")
+	else
+		mapfile -t COMPREPLY < <(compgen -W 'create list show fingerprint check' -- "$cur")
+	fi
+}
+complete -o default -F _aioc_certs aioc-certs

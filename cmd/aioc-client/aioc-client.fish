@@ -1,0 +1,16 @@
+# Completion of aioc-client for fish.
+# Made by make completions; changes are lost.
+complete -c aioc-client -o addr -x -d 'address of the server'
+complete -c aioc-client -o config -r -F -d 'configuration file (default $AIOC_CONFIG)'
+complete -c aioc-client -o dir -x -a '(__fish_complete_directories)' -d 'directory of sockets and state (default $AIOC_DIR)'
+complete -c aioc-client -o grace -x -d 'how long to pass on what was taken when ended by a signal (default 10s)'
+complete -c aioc-client -o h -d 'print this'
+complete -c aioc-client -o log -x -d 'format of the log on stderr: text or json (default text)'
+complete -c aioc-client -o name -x -d 'name of this client'
+complete -c aioc-client -o print-config -d 'print the effective configuration as JSON'
+complete -c aioc-client -o set -x -d 'set any key of the configuration; may be repeated'
+complete -c aioc-client -o t -d 'check everything, without opening a socket or writing a byte'
+complete -c aioc-client -o template -d 'print the default configuration as JSON'
+complete -c aioc-client -o tls -x -d 'how the connection is protected: anonymous or off'
+complete -c aioc-client -o v -d 'log more: level DEBUG'
+complete -c aioc-client -o version -d 'print name, version and Go version'

@@ -1,0 +1,25 @@
+# Completion of aioc-send for bash.
+# Made by make completions; changes are lost.
+_aioc_send() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+	COMPREPLY=()
+	case $prev in
+	-binary | -config)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	-dir)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
+	-connector | -request-id | -response-id | -tag | -timeout | -to | -type)
+		return
+		;;
+	esac
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W '-0 -ack -await -binary -config -connector -dir -envelope -h -lines -raw -request-id -response-id -tag -timeout -to -type -version -wait' -- "$cur")
+	fi
+}
+complete -o default -F _aioc_send aioc-send

@@ -1,0 +1,22 @@
+# Completion of aioc-send for fish.
+# Made by make completions; changes are lost.
+complete -c aioc-send -f
+complete -c aioc-send -o 0 -d 'each NUL-ended record is a message'
+complete -c aioc-send -o ack -d 'wait until the peer has taken the messages'
+complete -c aioc-send -o await -d 'wait for the response to each message and print it'
+complete -c aioc-send -o binary -r -F -d 'each message has the content of FILE as its binary part'
+complete -c aioc-send -o config -r -F -d 'configuration file (default $AIOC_CONFIG)'
+complete -c aioc-send -o connector -x -d 'which connector: a client\'s name, or a server\'s HOST:PORT (default $AIOC_CONNECTOR)'
+complete -c aioc-send -o dir -x -a '(__fish_complete_directories)' -d 'directory of sockets and state (default $AIOC_DIR)'
+complete -c aioc-send -o envelope -d 'each JSON object is a whole message; with -await print whole responses'
+complete -c aioc-send -o h -d 'print this'
+complete -c aioc-send -o lines -d 'each line is a message (default: each JSON value)'
+complete -c aioc-send -o raw -d 'all input is one message'
+complete -c aioc-send -o request-id -x -d 'request_id: digits are an integer, all else a string'
+complete -c aioc-send -o response-id -x -d 'response_id: answer to the request with this id'
+complete -c aioc-send -o tag -x -d 'label of the messages'
+complete -c aioc-send -o timeout -x -d 'how long to wait at most: for each response (default 60s), or with -ack or -wait in all'
+complete -c aioc-send -o to -x -d 'the client it is for; a server needs it'
+complete -c aioc-send -o type -x -d 'message type (default: the first of send_message_types)'
+complete -c aioc-send -o version -d 'print name, version and Go version'
+complete -c aioc-send -o wait -d 'wait for a peer that is away'
