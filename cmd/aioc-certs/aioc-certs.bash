@@ -4,19 +4,24 @@ _aioc_certs() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
 	COMPREPLY=()
 	case $prev in
+	-key)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
 	-dir)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-days)
+	-connector | -days)
 		return
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-days -dir -h -json -v -version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-ca -connector -days -dir -h -json -key -v -version' -- "$cur")
 	else
-		mapfile -t COMPREPLY < <(compgen -W 'create list show fingerprint check' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'create list show fingerprint check pack renew delete replace-server revert-server' -- "$cur")
 	fi
 }
 complete -o default -F _aioc_certs aioc-certs

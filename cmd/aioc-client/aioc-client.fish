@@ -11,6 +11,6 @@ complete -c aioc-client -o print-config -d 'print the effective configuration as
 complete -c aioc-client -o set -x -d 'set any key of the configuration; may be repeated'
 complete -c aioc-client -o t -d 'check everything, without opening a socket or writing a byte'
 complete -c aioc-client -o template -d 'print the default configuration as JSON'
-complete -c aioc-client -o tls -x -d 'how the connection is protected: anonymous or off'
+complete -c aioc-client -o tls -x -d 'how the connection is protected: certs, ca, token, anonymous or off'
 complete -c aioc-client -o v -d 'log more: level DEBUG'
 complete -c aioc-client -o version -d 'print name, version and Go version'

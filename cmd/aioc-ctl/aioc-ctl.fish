@@ -34,7 +34,7 @@ complete -c aioc-ctl -n __fish_use_subcommand -a delete-token -d 'forget a clien
 complete -c aioc-ctl -n __fish_use_subcommand -a reload-tokens -d 'read the tokens again'
 complete -c aioc-ctl -n __fish_use_subcommand -a ignore-traffic -d 'drop the messages of all peers, or of one'
 complete -c aioc-ctl -n __fish_use_subcommand -a log-level -d 'show or change the level of the log'
-complete -c aioc-ctl -n __fish_use_subcommand -a subscriptions -d 'what a client subscribes to'
+complete -c aioc-ctl -n __fish_use_subcommand -a subscriptions -d 'what a client subscribes to; on a server all clients'
 complete -c aioc-ctl -n __fish_use_subcommand -a subscribe -d 'change what a client subscribes to'
 complete -c aioc-ctl -n __fish_use_subcommand -a purge -d 'delete messages on disk that were left behind'
 complete -c aioc-ctl -n __fish_use_subcommand -a dead -d 'messages that no handler could do'

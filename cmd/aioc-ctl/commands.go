@@ -50,7 +50,7 @@ func rows() []row {
 		{word: "reload-tokens", run: reloadTokens},
 		{word: "ignore-traffic", least: 1, most: 1, run: ignoreTraffic},
 		{word: "log-level", most: 1, run: logLevel},
-		{word: "subscriptions", run: plain("show_subscribe_message_types", nil)},
+		{word: "subscriptions", run: subscriptions},
 		{word: "subscribe", least: 1, most: math.MaxInt, run: subscribe},
 		{word: "purge", flags: []string{"yes"}, endless: true, run: purge},
 		{word: "dead", least: 1, most: 2, flags: []string{"type", "all", "yes"}, endless: true, run: dead},
@@ -625,7 +625,37 @@ func explain(ctx context.Context, c *call) error {
 		}
 		kwargs["client_ip"] = o.ip
 	}
-	return plain("explain", kwargs)(ctx, c)
+	reply, err := c.ask(ctx, "explain", kwargs)
+	if err != nil {
+		return err
+	}
+	var e explanation
+	if err := json.Unmarshal(reply, &e); err != nil {
+		return fmt.Errorf("the reply is not understood: %w", err)
+	}
+	err = c.p.emit(e, func(t *table) {
+		t.head("RULE", "RESULT", "ENTRY", "NOTE")
+		for _, s := range e.Steps {
+			t.row(s.Rule, s.Result, dash(s.Entry), dash(s.Note))
+		}
+		t.row(pick(e.Welcome, "welcome", "refused by "+e.By))
+	})
+	if err == nil && !e.Welcome {
+		err = &statusError{status: cli.Failed}
+	}
+	return err
+}
+
+// explanation is the reply of explain.
+type explanation struct {
+	Welcome bool   `json:"welcome"`
+	By      string `json:"by,omitempty"` // the rule that refuses
+	Steps   []struct {
+		Rule   string `json:"rule"`
+		Result string `json:"result"`
+		Entry  string `json:"entry,omitempty"`
+		Note   string `json:"note,omitempty"`
+	} `json:"steps"`
 }
 
 // result is what the commands that delete reply.
@@ -715,6 +745,16 @@ func logLevel(ctx context.Context, c *call) error {
 		return plain("set_log_level", map[string]any{"level": cli.LevelName(l)})(ctx, c)
 	}
 	return plain("show_log_level", nil)(ctx, c)
+}
+
+func subscriptions(ctx context.Context, c *call) error {
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	if c.client.Info().Server && !c.python() {
+		return plain("show_subscriptions", nil)(ctx, c)
+	}
+	return plain("show_subscribe_message_types", nil)(ctx, c)
 }
 
 func subscribe(ctx context.Context, c *call) error {

@@ -255,7 +255,7 @@ func (p *program) report(ctx context.Context, err error) int {
 	}
 	status := statusOf(err)
 	var own *statusError
-	if errors.As(err, &own) && own.text == "" || errors.Is(err, syscall.EPIPE) {
+	if errors.As(err, &own) && own.text == "" || errors.As(err, new(outputError)) && errors.Is(err, syscall.EPIPE) {
 		return status
 	}
 	var several config.Errors // a line for each

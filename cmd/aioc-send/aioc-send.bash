@@ -4,7 +4,7 @@ _aioc_send() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
 	COMPREPLY=()
 	case $prev in
-	-binary | -config)
+	-binary | -config | -file)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
@@ -14,12 +14,12 @@ _aioc_send() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-connector | -request-id | -response-id | -tag | -timeout | -to | -type)
+	-connector | -file-name | -file-type | -owner | -request-id | -response-id | -tag | -timeout | -to | -type)
 		return
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-0 -ack -await -binary -config -connector -dir -envelope -h -lines -raw -request-id -response-id -tag -timeout -to -type -version -wait' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-0 -ack -await -binary -config -connector -delete -dir -envelope -file -file-name -file-type -h -lines -owner -publish -raw -request-id -response-id -tag -timeout -to -type -version -wait' -- "$cur")
 	fi
 }
 complete -o default -F _aioc_send aioc-send

@@ -19,7 +19,7 @@ _aioc_server() {
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-addr -config -dir -grace -h -log -print-config -set -t -template -tls -v -version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-addr -broker -config -dir -grace -h -log -print-config -set -t -template -tls -v -version' -- "$cur")
 	else
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

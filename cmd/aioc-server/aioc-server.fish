@@ -1,6 +1,7 @@
 # Completion of aioc-server for fish.
 # Made by make completions; changes are lost.
 complete -c aioc-server -o addr -x -d 'address to listen on'
+complete -c aioc-server -o broker -d 'forward publications to their subscribers'
 complete -c aioc-server -o config -r -F -d 'configuration file (default $AIOC_CONFIG)'
 complete -c aioc-server -o dir -x -a '(__fish_complete_directories)' -d 'directory of sockets and state (default $AIOC_DIR)'
 complete -c aioc-server -o grace -x -d 'how long to pass on what was taken when ended by a signal (default 10s)'
@@ -10,6 +11,6 @@ complete -c aioc-server -o print-config -d 'print the effective configuration as
 complete -c aioc-server -o set -x -d 'set any key of the configuration; may be repeated'
 complete -c aioc-server -o t -d 'check everything, without opening a socket or writing a byte'
 complete -c aioc-server -o template -d 'print the default configuration as JSON'
-complete -c aioc-server -o tls -x -d 'how the connection is protected: anonymous or off'
+complete -c aioc-server -o tls -x -d 'how the connection is protected: certs, ca, token, anonymous or off'
 complete -c aioc-server -o v -d 'log more: level DEBUG'
 complete -c aioc-server -o version -d 'print name, version and Go version'

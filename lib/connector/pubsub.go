@@ -3,7 +3,6 @@ package connector
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -302,8 +301,7 @@ func (c *Connector) pubsubCommands() []control.Command {
 				return listed(c.setSubscriptions(topics)), nil
 			}},
 		{Name: "show_subscriptions", Run: func(context.Context, control.Args) (any, error) {
-			text, err := json.Marshal(c.table.All())
-			return control.Raw(text), err
+			return c.table.All(), nil
 		}},
 	}
 }
