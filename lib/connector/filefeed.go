@@ -2,6 +2,7 @@ package connector
 
 import (
 	"context"
+	"io"
 	"sync"
 
 	"aioc/lib/link"
@@ -16,6 +17,43 @@ type chunkFeed struct {
 	out   [][]byte // frames of the last batch, which may be being written
 	free  [][]byte
 	room  chan struct{} // closed when a ready one was taken
+	tail  *tail         // a message with a file, to be sent as a whole
+	last  *tail         // the one in the last batch
+}
+
+// tail is a message whose file is read while it is written.
+type tail struct {
+	head    []byte // the frame without the file
+	r       io.Reader
+	n       int64
+	written chan struct{} // closed when it was
+
+	mu  sync.Mutex
+	bad bool // the file could not be read
+}
+
+func (t *tail) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if err != nil {
+		t.mu.Lock()
+		t.bad = true
+		t.mu.Unlock()
+	}
+	return n, err
+}
+
+// failed reports whether the file could not be read.
+func (t *tail) failed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bad
+}
+
+// pushTail makes t the next that is sent.
+func (c *chunkFeed) pushTail(t *tail) {
+	c.mu.Lock()
+	c.tail = t
+	c.mu.Unlock()
 }
 
 const (
@@ -62,6 +100,16 @@ func (c *chunkFeed) take(b *wire.Batch) {
 		c.free = append(c.free, c.out...)
 		c.out = c.out[:0]
 	}
+	if c.last != nil {
+		close(c.last.written)
+		c.last = nil
+	}
+	if t := c.tail; t != nil {
+		c.tail, c.last = nil, t
+		b.Add(t.head[:len(t.head):len(t.head)], 0)
+		b.Tail, b.TailBytes = t, t.n
+		return
+	}
 	n := min(len(c.ready), feedBatch)
 	if n == 0 {
 		return
@@ -81,7 +129,7 @@ func (c *chunkFeed) take(b *wire.Batch) {
 func (c *chunkFeed) idle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ready, c.free = nil, nil
+	c.ready, c.free, c.tail = nil, nil, nil
 }
 
 // chunkBuffers lends the memory for chunks.

@@ -335,7 +335,10 @@ func (o *outgoing) deliver(ctx context.Context) error {
 		case o.src.Size <= embedMax:
 			return o.embed(ctx, p)
 		case !p.chunks():
-			return o.pieces(ctx, p)
+			if err := o.pieces(ctx, p); !errors.Is(err, errLinkDown) {
+				return err
+			}
+			continue
 		}
 		sum, err := o.transfer(ctx, p)
 		if errors.Is(err, errLinkDown) {
@@ -390,24 +393,69 @@ func (o *outgoing) embed(ctx context.Context, p *peerLink) error {
 
 // pieces sends a file inside messages, as the original does: one, or several of
 // max_size_chunk_upload bytes of which each has all else of the message too.
+// The link reads the file while it writes.
 func (o *outgoing) pieces(ctx context.Context, p *peerLink) error {
 	most := o.c.cfg.Load().MaxFileChunkSize
 	count := int((o.src.Size + most - 1) / most)
+	p.sending.Store(o)
+	defer p.sending.Store(nil)
 	for i := range count {
 		off := int64(i) * most
-		content := make([]byte, min(most, o.src.Size-off))
-		if err := o.readAt(content, off); err != nil {
-			return err
-		}
 		withFile := o.with()
 		if count > 1 {
 			withFile = transfer.Piece(withFile, o.file.Name, i+1, count)
 		}
-		if err := o.put(ctx, withFile, content); err != nil {
+		if err := o.whole(ctx, p, withFile, off, min(most, o.src.Size-off)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// whole sends the message with n bytes of the file from off on, past the queue:
+// so much is not copied into memory. It returns when the message was written,
+// or acknowledged if its sender waits for that.
+func (o *outgoing) whole(ctx context.Context, p *peerLink, withFile []byte, off, n int64) error {
+	edits := []wire.Edit{{Key: "with_file", Value: withFile}, {Key: "with_binary", Value: []byte("true")}}
+	if o.f.Header.WaitForAck {
+		edits = append(edits, wire.Edit{Key: "transport_id", Value: wire.AppendString(nil, o.id)})
+	}
+	head, err := wire.AppendOpenFrame(nil, wire.AppendEdited(nil, o.header, edits...), o.f.Data, o.f.Binary, n)
+	if err != nil {
+		return &link.Refusal{Reason: "size", Text: err.Error()}
+	}
+	o.mu.Lock()
+	o.done = false
+	o.mu.Unlock()
+	t := &tail{r: io.NewSectionReader(o.src, off, n), n: n, head: head, written: make(chan struct{})}
+	p.feed.pushTail(t)
+	defer p.feed.idle()
+	p.l.Wake()
+	select {
+	case <-t.written:
+	case <-p.l.Done():
+		if t.failed() {
+			return &transfer.Error{Reason: "missing", Text: o.file.Source + ": it became shorter while it was sent"}
+		}
+		return errLinkDown
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !o.f.Header.WaitForAck {
+		return nil
+	}
+	return o.wait(ctx, p, func() bool { return o.done })
+}
+
+// wholeAcked handles the _ack of a message that whole has sent.
+func (p *peerLink) wholeAcked(transportID []byte) {
+	id, _ := wire.Text(transportID)
+	if o := p.sending.Load(); o != nil && o.id == id {
+		o.mu.Lock()
+		o.done = true
+		o.mu.Unlock()
+		o.tell()
+	}
 }
 
 // readAt fills b from the file.
@@ -538,11 +586,16 @@ func (p *peerLink) fileAnswer(f *wire.Frame) error {
 		o.acked, o.started = off, true
 		o.done = string(f.Header.Field("done")) == "true"
 	}
+	o.tell()
+	return nil
+}
+
+// tell makes wait look again.
+func (o *outgoing) tell() {
 	select {
 	case o.changed <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // fileWord is a reason that a peer gave, if it is one of those that there are.

@@ -13,31 +13,54 @@ import (
 	"aioc/lib/wire"
 )
 
+// streamMin is from how many bytes on a frame with a file is not read whole
+// before the file is written.
+const streamMin = 1 << 20
+
 // receiveFile stores the file that came with a message. It returns the header
 // and the binary part for the program, which learns where the file is, or why
 // it is not there: the message is delivered in any case. header is the message's
-// own if it is nil.
-func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte) {
+// own if it is nil. An error is one of the link.
+func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte, err error) {
 	h := f.Header
 	if header == nil {
 		header = h.Raw
 	}
-	file, err := transfer.Parse(h.WithFile)
-	bin, content := file.Split(h, f.Binary)
-	stored, failure := "", ""
-	if err == nil && file.Error == "" {
-		stored, err = p.c.store(p.box.name, h, &file, bytes.NewReader(content), int64(len(content)))
+	file, bad := transfer.Parse(h.WithFile)
+	var content io.Reader
+	size := int64(len(f.Binary))
+	if f.Body == nil {
+		n := file.OwnBytes(h, size)
+		bin, content, size = f.Binary[:n:n], bytes.NewReader(f.Binary[n:]), size-n
+	} else {
+		size = f.Body.Len()
+		n := file.OwnBytes(h, size)
+		if n > p.c.cfg.Load().MaxMessageSize || !p.c.memory(int(n)) {
+			return nil, nil, wire.ErrMemory
+		}
+		defer p.c.memory(-int(n))
+		bin, content, size = make([]byte, n), f.Body, size-n
+		if _, err := io.ReadFull(f.Body, bin); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err != nil {
-		failure = err.Error()
-		p.c.fileFailed("file not stored", err, p.box.name, string(h.Type))
+	stored, failure := "", ""
+	if bad == nil && file.Error == "" {
+		stored, bad = p.c.store(p.box.name, h, &file, content, size)
+	}
+	if f.Body != nil && f.Body.Err() != nil {
+		return nil, nil, f.Body.Err() // it comes again
+	}
+	if bad != nil {
+		failure = bad.Error()
+		p.c.fileFailed("file not stored", bad, p.box.name, string(h.Type))
 	}
 	edits := []wire.Edit{{Key: "with_file", Value: transfer.Note(h.WithFile, stored, failure)}}
 	if len(bin) == 0 {
 		bin = nil
 		edits = append(edits, wire.Edit{Key: "with_binary"})
 	}
-	return wire.AppendEdited(nil, header, edits...), bin
+	return wire.AppendEdited(nil, header, edits...), bin, nil
 }
 
 // fileFailed counts and logs a file that was not stored, or not sent.

@@ -264,6 +264,44 @@ func TestAFileForAPythonClient(t *testing.T) {
 	}
 }
 
+// A Python client sends a file whole. It is not kept in memory.
+func TestABigFileOfAPythonClient(t *testing.T) {
+	dir := newDir(t)
+	s := server(t, stores(dir), func(cfg *config.Config) { cfg.MaxMessageSize = 1 << 20 })
+	in := s.receive(t, api.ReceiveOptions{})
+	_, content := makeFile(t, "f", 5<<20)
+	p := s.peer(t, "py")
+	put := func(name string, n int) {
+		t.Helper()
+		h := `{"message_type": "any", "source_id": "py", "with_binary": true, "with_file": {"src_path": "/x", "dst_type": "pics", "dst_name": "` + name + `", "binary_offset": 3}}`
+		b, err := wire.AppendFrame(nil, []byte(h), []byte("data"), append([]byte("own"), content...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Write(b[:n+len(b)-len(content)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("f", len(content))
+	put("../f", len(content)) // refused, and stepped over
+	put("g", len(content))
+	for i, m := range in.wait(t, 3) {
+		a := parseArrived(t, m)
+		want := dir + "/pics/py/" + []string{"f", "", "g"}[i]
+		if i != 1 && a.Path != want || i == 1 && a.Error == "" || m.data != "data" || m.bin != "own" {
+			t.Errorf("message %d: got %s %q", i, m.header, m.bin)
+		}
+	}
+	holds(t, dir+"/pics/py/f", content, 0o640)
+	put("half", len(content)/2) // and the link breaks
+	p.Close()
+	s.disconnected(t, "py")
+	onlyFiles(t, dir, "pics/py/f", "pics/py/g")
+	if n := in.len(); n != 3 {
+		t.Errorf("got %d messages, want 3", n)
+	}
+}
+
 func TestAFileOfAPythonClient(t *testing.T) {
 	dir := newDir(t)
 	s := server(t, stores(dir))

@@ -153,7 +153,10 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 		header = wire.AppendEdited(nil, h.Raw, wire.Edit{Key: "transport_id"})
 	}
 	if h.WithFile != nil {
-		header, bin = p.receiveFile(header, f)
+		var err error
+		if header, bin, err = p.receiveFile(header, f); err != nil {
+			return err
+		}
 	}
 	if h.ResponseID != nil && p.c.waiters.any() {
 		if l := p.c.waiters.take(requestKey(p.box.name, p.how.typ, h.ResponseID)); l != nil {

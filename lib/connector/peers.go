@@ -87,6 +87,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 			p.skipped(string(f.Header.Type))
 		},
 		AckDelay: ackDelay,
+		Acked:    p.wholeAcked,
 		Greeted: func(f *wire.Frame) {
 			p.chunky.Store(f != nil && f.Header.Speaks(wire.ExtChunk))
 			p.greeted.Store(true)
@@ -105,6 +106,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		o.KeepAliveMisses = cfg.MaxUnansweredKeepAlive
 	}
 	conn.Reader.Account(c.memory)
+	conn.Reader.Stream(streamMin, min(cfg.MaxFileRecv, 1<<32-streamMin)+streamMin)
 	p.l = link.New(conn.Conn, conn.Reader, o)
 	late.set(p.l)
 	if !p.attach() {

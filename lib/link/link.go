@@ -110,6 +110,10 @@ type Options struct {
 	// is refused: only its header is there.
 	TooBig func(f *wire.Frame)
 
+	// Acked, if set, is called for an _ack with a transport_id that is the number
+	// of no frame.
+	Acked func(transportID []byte)
+
 	// Pings that do not announce anything are messages for the Handler, as on
 	// the socket where local programs send. Otherwise the link answers them.
 	PassPings bool

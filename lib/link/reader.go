@@ -150,6 +150,10 @@ func (l *Link) own(f *wire.Frame) error {
 			l.acknowledgedOne(n)
 			return nil
 		}
+		if l.opt.Acked != nil {
+			l.opt.Acked(h.TransportID)
+			return nil
+		}
 		l.log.Debug("unknown acknowledgement", "id", string(h.TransportID))
 		return nil
 	case nack:

@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"syscall"
@@ -56,7 +57,11 @@ func (l *Link) writeSome() bool {
 	}
 	l.held = false
 	l.busy = b.Bytes > nowBytes
-	if err := l.writeAll(b.Spans); err != nil {
+	err := l.writeAll(b.Spans)
+	if err == nil && b.Tail != nil {
+		err = l.writeTail(b.Tail, b.TailBytes)
+	}
+	if err != nil {
 		l.broken(fmt.Errorf("write: %w", err))
 		return false
 	}
@@ -108,7 +113,7 @@ func (l *Link) writeNow() bool {
 		if len(b.Spans) == 0 {
 			return more // the source knows that it has to wake us
 		}
-		if l.busy = b.Bytes >= nowBytes; !l.busy {
+		if l.busy = b.Bytes >= nowBytes || b.Tail != nil; !l.busy {
 			b.Spans[0] = b.Spans[0][l.writeDirect(b.Spans[0]):]
 		}
 		if len(b.Spans[0]) > 0 {
@@ -196,7 +201,7 @@ func (l *Link) gather(size int) (more bool) {
 		l.bytes += b.Bytes - before
 		l.marks = append(l.marks, mark{l.taken, b.Bytes - before})
 	}
-	if due > l.acked && (l.ackWanted || b.Bytes > 0 || !more) {
+	if due > l.acked && b.Tail == nil && (l.ackWanted || b.Bytes > 0 || !more) {
 		// After the own frames: refusals come before what covers their numbers.
 		l.acked, l.ackBytes, l.ackWanted = due, 0, l.ackWanted && l.ackDue > due
 		b.Add(l.ackFrame(), 0)
@@ -281,4 +286,21 @@ func (l *Link) writeAll(spans [][]byte) error {
 		return nil
 	}
 	return flush()
+}
+
+// writeTail writes the n bytes of r that follow the spans. Each piece has
+// WriteTimeout.
+func (l *Link) writeTail(r io.Reader, n int64) error {
+	buf := make([]byte, min(n, batchBytes))
+	for n > 0 {
+		piece := buf[:min(n, int64(len(buf)))]
+		if _, err := io.ReadFull(r, piece); err != nil {
+			return fmt.Errorf("file of a message: %w", err)
+		}
+		if err := l.writeAll([][]byte{piece}); err != nil {
+			return err
+		}
+		n -= int64(len(piece))
+	}
+	return nil
 }

@@ -1,5 +1,7 @@
 package wire
 
+import "io"
+
 // Batch gathers whole frames for one write. Frames that lie next to each other
 // in memory become one span, so that a batch of many small frames costs one
 // system call with few buffers. The bytes are not copied: they must stay as
@@ -8,6 +10,11 @@ type Batch struct {
 	Spans  [][]byte
 	Bytes  int // in all spans
 	Frames int // added with Add
+
+	// Tail, if set, is what follows the spans: the rest of the last frame, of
+	// TailBytes bytes. One that ends early breaks the connection.
+	Tail      io.Reader
+	TailBytes int64
 }
 
 // Add appends the frames in b, n of them.

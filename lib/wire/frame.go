@@ -41,6 +41,7 @@ type Frame struct {
 	Binary []byte // nil without a binary section
 	Same   bool   // the header is, to the byte, that of the frame before
 	TooBig int64  // length of a frame above the limit, of which only the header is here; see Skip
+	Body   *Body  // the binary section, not read yet, and then Raw is nil; see Stream
 }
 
 // Reader reads frames from a stream. Many frames are read at once; the buffer
@@ -53,6 +54,9 @@ type Reader struct {
 	account    func(delta int) bool // asked for memory beyond maxBuffer
 	skip       bool                 // frames that are too big are stepped over
 	discard    int64                // bytes of such a frame still to come
+	stream     int64                // frames with a longer file are not read whole; 0: all are
+	streamMax  int64
+	body       Body
 
 	header Header
 	last   []byte // the header's bytes, kept outside buf
@@ -156,11 +160,16 @@ func (r *Reader) headerEnd() int {
 // returns io.EOF, within one io.ErrUnexpectedEOF. Other errors wrap ErrTooBig,
 // ErrFrame, ErrHeader, or are the stream's. After an error the Reader is done.
 func (r *Reader) Next(f *Frame) error {
-	f.TooBig = 0
+	f.TooBig, f.Body = 0, nil
 	for r.step(); r.discard > 0; r.step() {
 		if err := r.fill(); err == io.EOF {
 			return io.ErrUnexpectedEOF
 		} else if err != nil {
+			return err
+		}
+	}
+	if r.stream > 0 {
+		if streamed, err := r.open(f); streamed || err != nil {
 			return err
 		}
 	}
@@ -320,7 +329,7 @@ func AppendFrame(dst, header, data, bin []byte) ([]byte, error) {
 		return dst, fmt.Errorf("%w: header of %d bytes, at most %d", ErrTooBig, len(header), MaxHeader)
 	}
 	if uint64(n) > 1<<32 {
-		return dst, fmt.Errorf("%w: %d bytes", ErrTooBig, n)
+		return dst, tooLong(int64(n))
 	}
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(n-4))
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(header)))
@@ -333,6 +342,8 @@ func AppendFrame(dst, header, data, bin []byte) ([]byte, error) {
 	}
 	return dst, nil
 }
+
+func tooLong(n int64) error { return fmt.Errorf("%w: %d bytes", ErrTooBig, n) }
 
 // Split returns the first frame of b, which holds whole frames, and the rest.
 func Split(b []byte) (frame, rest []byte) {
