@@ -341,7 +341,8 @@ func (s *session) Frame(n uint64, f *wire.Frame) error {
 		}
 		return nil
 	}
-	if s.isNative() {
+	// The greeting may come before it is known that the other end greets.
+	if s.isNative() || !s.isKnown() {
 		op, _ := wire.Text(f.Header.Field("chat"))
 		if op == opRefused {
 			s.end(&refusedError{string(f.Data)})

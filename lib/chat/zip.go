@@ -71,8 +71,14 @@ func packInto(ctx context.Context, w io.Writer, dir string) (left int, err error
 	}
 	defer root.Close()
 	z := zip.NewWriter(w)
+	// One for all files, which come one after the other: it is big.
+	fast, err := flate.NewWriter(nil, flate.BestSpeed)
+	if err != nil {
+		return 0, err
+	}
 	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(w, flate.BestSpeed)
+		fast.Reset(w)
+		return fast, nil
 	})
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
