@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,7 +30,8 @@ const (
 	// asked: a chat of this family does so at once, an original never.
 	introduce = time.Second
 
-	callersMax = 4 // who wait for their turn
+	callersMax = 4               // who wait for their turn
+	turn       = 2 * time.Second // how long behind somebody who talks
 )
 
 // settings is the configuration of either end.
@@ -185,12 +187,29 @@ func (c *chat) called(s *session) {
 	case s.ctx.Err() != nil: // gone already
 	case c.s == nil:
 		c.receive(s)
-	case c.s.ready || len(c.callers) >= callersMax:
-		c.fold.Warn("busy", 1, "a call was refused while this end is busy", slog.String("addr", s.conn.Addr.Addr().String()))
-		c.decline(s, "busy with somebody else")
+	case len(c.callers) >= callersMax:
+		c.busyFor(s)
 	default:
 		c.callers = append(c.callers, s)
+		if c.s.ready {
+			// The one before may have left a moment ago, as when files are sent
+			// one after the other.
+			time.AfterFunc(turn, func() { c.post(func() { c.turnDown(s) }) })
+		}
 	}
+}
+
+// turnDown refuses a caller that still waits behind somebody who talks.
+func (c *chat) turnDown(s *session) {
+	if c.s != nil && c.s.ready && slices.Contains(c.callers, s) {
+		c.busyFor(s)
+	}
+}
+
+// busyFor refuses a caller.
+func (c *chat) busyFor(s *session) {
+	c.fold.Warn("busy", 1, "a call was refused while this end is busy", slog.String("addr", s.conn.Addr.Addr().String()))
+	c.decline(s, "busy with somebody else")
 }
 
 // receive gives a caller its turn.
@@ -442,12 +461,7 @@ func (c *chat) uploaded(s *session, err error) {
 // gone is told that a connection has ended.
 func (c *chat) gone(s *session, err error) {
 	if c.s != s {
-		for i, other := range c.callers {
-			if other == s {
-				c.callers = append(c.callers[:i], c.callers[i+1:]...)
-				break
-			}
-		}
+		c.callers = slices.DeleteFunc(c.callers, func(other *session) bool { return other == s })
 		return
 	}
 	c.s, c.question = nil, nil
