@@ -14,7 +14,7 @@ func TestAFullDiskRefusesABatchAndTakesItLater(t *testing.T) {
 	// The nth change that needs room fails, whichever it is; of a write half of
 	// the bytes are there.
 	for n := 1; ; n++ {
-		w := newWorkload(t, Options{Durable: true, SegmentSize: 2048}, nil)
+		w := newWorkload(t, Options{Durable: true, SegmentSize: 2048}, newMemFS(nil))
 		changes := 0
 		w.fs.fault = func(o op) error {
 			if o.kind == "write" || o.kind == "create" {
@@ -55,7 +55,7 @@ func TestAFullDiskRefusesABatchAndTakesItLater(t *testing.T) {
 }
 
 func TestADiskThatIsFullSaysSoAndNothingIsLeftOfTheBatch(t *testing.T) {
-	w := newWorkload(t, Options{Durable: true}, nil)
+	w := newWorkload(t, Options{Durable: true}, newMemFS(nil))
 	w.open()
 	w.put(2, 100)
 	size, _ := w.l.file.Size()
@@ -91,7 +91,7 @@ func TestADiskThatIsFullSaysSoAndNothingIsLeftOfTheBatch(t *testing.T) {
 }
 
 func TestAFailedSyncTakesBackWhatWasNotCommitted(t *testing.T) {
-	w := newWorkload(t, Options{Durable: true}, nil)
+	w := newWorkload(t, Options{Durable: true}, newMemFS(nil))
 	w.open()
 	w.put(3, 100)
 	w.commit()
@@ -139,7 +139,7 @@ func TestAFailedSyncTakesBackWhatWasNotCommitted(t *testing.T) {
 }
 
 func TestAllThatWaitForAFailedSyncAreTold(t *testing.T) {
-	w := newWorkload(t, Options{Durable: true}, nil)
+	w := newWorkload(t, Options{Durable: true}, newMemFS(nil))
 	w.open()
 	w.put(8, 100)
 	w.fs.fault = func(o op) error {
@@ -261,7 +261,7 @@ func TestNotesAreKeptUntilTheRecordIsAcknowledged(t *testing.T) {
 }
 
 func TestALogIsRemovedWithItsDirectory(t *testing.T) {
-	w := newWorkload(t, Options{Durable: true, SegmentSize: 2048}, nil)
+	w := newWorkload(t, Options{Durable: true, SegmentSize: 2048}, newMemFS(nil))
 	w.open()
 	w.put(30, 100)
 	w.put(30, 100)

@@ -97,7 +97,7 @@ func TestOneFlippedBitCostsAtMostTheRecordItHits(t *testing.T) {
 			flipped := maps.Clone(image)
 			flipped[name] = slices.Clone(data)
 			flipped[name][at] ^= 1 << (bit % 8)
-			w := newWorkload(t, Options{Durable: true, SegmentSize: 2600}, flipped)
+			w := newWorkload(t, Options{Durable: true, SegmentSize: 2600}, newMemFS(flipped))
 			where := fmt.Sprintf("%s, bit %d of byte %d", name, bit%8, at)
 			rec := w.open()
 			got := w.waiting(where)
@@ -126,7 +126,7 @@ func TestOneFlippedBitCostsAtMostTheRecordItHits(t *testing.T) {
 
 func TestDamageWhileTheLogIsOpenIsReportedToTheReader(t *testing.T) {
 	image, waiting, _ := sample(t)
-	w := newWorkload(t, Options{Durable: true, SegmentSize: 2600}, image)
+	w := newWorkload(t, Options{Durable: true, SegmentSize: 2600}, newMemFS(image))
 	w.open()
 	name := crashDir + "/0000000001.log"
 	data := w.fs.names[name].data
@@ -174,7 +174,7 @@ func TestDamageWhileTheLogIsOpenIsReportedToTheReader(t *testing.T) {
 }
 
 func TestABlockThatCannotBeReadCostsWhatIsInIt(t *testing.T) {
-	w := newWorkload(t, Options{Durable: true}, nil)
+	w := newWorkload(t, Options{Durable: true}, newMemFS(nil))
 	w.open()
 	w.put(200, 100)
 	w.commit()
@@ -215,9 +215,9 @@ func FuzzOpen(f *testing.F) {
 		f.Add(image[name], []byte{})
 	}
 	f.Fuzz(func(t *testing.T, log, acks []byte) {
-		w := newWorkload(t, Options{Durable: true}, map[string][]byte{
+		w := newWorkload(t, Options{Durable: true}, newMemFS(map[string][]byte{
 			crashDir + "/0000000001.log": log, crashDir + "/0000000001.ack": acks, crashDir + "/0000000002.log": acks,
-		})
+		}))
 		w.o.Restore, w.o.Replay = nil, nil
 		rec := w.open()
 		if rec.Last >= ^uint64(0)-10 {

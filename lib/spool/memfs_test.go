@@ -366,6 +366,40 @@ func (m *memFS) crash(n int, c crash, rng *rand.Rand) map[string][]byte {
 	return image
 }
 
+// after returns the file system as it is after the first n changes for one who
+// opens it then: nothing is lost, but what is not synced is so still.
+func (m *memFS) after(n int) *memFS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := newMemFS(m.base)
+	for _, o := range m.ops[:n] {
+		switch o.kind {
+		case "create":
+			a.names[o.name] = a.add(nil)
+		case "write", "truncate":
+			a.files[o.file].data = o.apply(a.files[o.file].data, nil)
+		case "rename":
+			a.names[o.to] = a.names[o.name]
+			delete(a.names, o.name)
+		case "remove":
+			delete(a.names, o.name)
+		}
+	}
+	a.ops = slices.Clone(m.ops[:n])
+	return a
+}
+
+// doubtful tells whether the last sync before change n failed: then the system
+// shows what is not on the disk and no sync will write, even to the next process.
+func (m *memFS) doubtful(n int) bool {
+	for _, o := range slices.Backward(m.ops[:n]) {
+		if o.kind == "sync" || o.kind == "syncfail" {
+			return o.kind == "syncfail"
+		}
+	}
+	return false
+}
+
 // applies tells whether the crash after n changes differs from others.
 func (m *memFS) applies(n int, c crash) bool {
 	return !c.torn || n > 0 && m.ops[n-1].kind == "write" && len(m.ops[n-1].data) > 0
