@@ -8,8 +8,8 @@ import (
 
 // Commit waits until the records up to seq are durable. All that wait share one
 // sync. The error is ErrFailed when a sync failed before seq was durable, and
-// stays so for that record: it was taken back, and is not there after a restart
-// either.
+// stays so for that record: it was taken back, and once Repair has returned nil
+// no restart brings it back.
 func (l *Log) Commit(seq uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
