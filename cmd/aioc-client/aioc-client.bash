@@ -14,12 +14,12 @@ _aioc_client() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-addr | -grace | -log | -name | -set | -tls)
+	-addr | -grace | -log | -name | -set | -subscribe | -tls)
 		return
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-addr -config -dir -grace -h -log -name -print-config -set -t -template -tls -v -version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-addr -config -dir -grace -h -log -name -print-config -set -subscribe -t -template -tls -v -version' -- "$cur")
 	else
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -9,6 +9,7 @@ complete -c aioc-client -o log -x -d 'format of the log on stderr: text or json 
 complete -c aioc-client -o name -x -d 'name of this client'
 complete -c aioc-client -o print-config -d 'print the effective configuration as JSON'
 complete -c aioc-client -o set -x -d 'set any key of the configuration; may be repeated'
+complete -c aioc-client -o subscribe -x -d 'message type to subscribe to, repeatable or with commas'
 complete -c aioc-client -o t -d 'check everything, without opening a socket or writing a byte'
 complete -c aioc-client -o template -d 'print the default configuration as JSON'
 complete -c aioc-client -o tls -x -d 'how the connection is protected: certs, ca, token, anonymous or off'

@@ -61,7 +61,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	} else {
 		p.addr = p.set.String("addr", "", "HOST:PORT", "address of the server")
 		p.client = p.set.String("name", "", "NAME", "name of this client")
-		p.subscribe = p.set.List("subscribe", "TYPE,...", "message types to subscribe to")
+		p.subscribe = p.set.List("subscribe", "TYPE", "message type to subscribe to, repeatable or with commas")
 	}
 	test := p.set.Bool("t", "check everything, without opening a socket or writing a byte")
 	printConfig := p.set.Bool("print-config", "print the effective configuration as JSON")
