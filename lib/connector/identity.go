@@ -372,6 +372,11 @@ var (
 	errStopped  = errors.New("the connector is stopped: start it")
 )
 
+// original is an error in the words of the original.
+type original string
+
+func (o original) Error() string { return string(o) }
+
 // deleteCertificate deletes a client's certificate on the server. What is wrong
 // with the name is said in the words of the original, as tools may look for them.
 func (c *Connector) deleteCertificate(name string, onlyLink bool) error {
@@ -384,11 +389,11 @@ func (c *Connector) deleteCertificate(name string, onlyLink bool) error {
 	case k.server == nil:
 		return errNoTLS
 	case err != nil && config.ValidTag(name) == nil:
-		return fmt.Errorf("Invalid source_id : %s - cannot match ^default[0-9]*$", name) //nolint:staticcheck // the original's words
+		return original("Invalid source_id : " + name + " - cannot match ^default[0-9]*$")
 	case err != nil:
-		return fmt.Errorf("Invalid source_id : %s - please use only ^[0-9a-zA-Z-_:]+$", name)
+		return original("Invalid source_id : " + name + " - please use only ^[0-9a-zA-Z-_:]+$")
 	case !k.server.Has(name):
-		return fmt.Errorf("remove_client_cert non existing client in source_id_2_cert : %s", name)
+		return original("remove_client_cert non existing client in source_id_2_cert : " + name)
 	default:
 		if err := k.server.Delete(name, onlyLink); err != nil {
 			return err
