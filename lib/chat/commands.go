@@ -64,13 +64,13 @@ func (c *chat) uploadAll(args string) {
 		c.ui.note("nobody is there yet")
 		return
 	}
-	paths, err := uploadPaths(args)
+	paths, err := c.uploadPaths(args)
 	if err != nil {
 		c.ui.note("!upload: %v", err)
 		return
 	}
 	for _, path := range paths {
-		s.upload(c.below(path), func(err error) {
+		s.upload(path, func(err error) {
 			if err != nil {
 				c.ui.note("%v", err)
 			}
@@ -78,8 +78,9 @@ func (c *chat) uploadAll(args string) {
 	}
 }
 
-// below makes a path one of the chat's directory.
+// below makes a path as people write it one of the chat's directory.
 func (c *chat) below(path string) string {
+	path = home(path)
 	if filepath.IsAbs(path) {
 		return path
 	}
@@ -88,21 +89,14 @@ func (c *chat) below(path string) string {
 
 // uploadPaths are the arguments of !upload: as in the original all of it is one
 // path, if there is one of that name; otherwise words as in a shell.
-func uploadPaths(args string) ([]string, error) {
+func (c *chat) uploadPaths(args string) ([]string, error) {
 	if args == "" {
 		return nil, errors.New("which file or directory?")
 	}
-	if _, err := os.Lstat(home(args)); err == nil {
-		return []string{home(args)}, nil
+	if _, err := os.Lstat(c.below(args)); err == nil {
+		return []string{args}, nil
 	}
-	words, err := splitWords(args)
-	if err != nil {
-		return nil, err
-	}
-	for i, w := range words {
-		words[i] = home(w)
-	}
-	return words, nil
+	return splitWords(args)
 }
 
 // home replaces ~ by the home directory.
@@ -166,7 +160,7 @@ func (c *chat) dezip(ctx context.Context, name string) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.commands = cancel
 	c.side.Go(func() {
-		_, files, err := unpack(ctx, c.below(home(name)), usual)
+		_, files, err := unpack(ctx, c.below(name), usual)
 		cancel()
 		entries := fmt.Sprintf("%d files are", files)
 		if files == 1 {
@@ -217,16 +211,17 @@ func runHere(ctx context.Context, dir, command string, in, out *os.File) error {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Dir = dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, out
-	if !isTerminal(in) {
-		return cmd.Run()
-	}
-	// In the foreground, so that ^C and ^Z mean the command and not the chat.
 	tty := int(in.Fd())
 	own := unix.Getpgrp()
+	if group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP); err != nil || group != own {
+		return cmd.Run() // no terminal, or none that is ours to give
+	}
+	// In the foreground, so that ^C means the command and not the chat.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: tty}
-	// To take the terminal back from the background would stop this program.
-	signal.Ignore(syscall.SIGTTOU)
-	defer signal.Reset(syscall.SIGTTOU)
+	// To take the terminal back from the background would stop this program, and
+	// ^Z would stop the command, which nothing here can continue: it inherits both.
+	signal.Ignore(syscall.SIGTTOU, syscall.SIGTSTP)
+	defer signal.Reset(syscall.SIGTTOU, syscall.SIGTSTP)
 	err := cmd.Run()
 	if backErr := unix.IoctlSetPointerInt(tty, unix.TIOCSPGRP, own); err == nil && backErr != nil {
 		err = fmt.Errorf("the terminal does not come back: %w", backErr)
@@ -286,10 +281,7 @@ func (c *chat) complete(line string, pos int) (string, int, bool) {
 // them. Hidden ones have to be asked for.
 func (c *chat) paths(word string, archives bool) (found []string) {
 	dir, start := filepath.Split(word)
-	read := home(dir)
-	if read == "" || !filepath.IsAbs(read) {
-		read = c.below(read)
-	}
+	read := c.below(dir)
 	entries, err := os.ReadDir(read)
 	if err != nil {
 		return nil

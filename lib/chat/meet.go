@@ -424,6 +424,9 @@ func (c *chat) start(s *session) {
 		return
 	}
 	s.ready = true
+	for _, other := range c.callers {
+		time.AfterFunc(turn, func() { c.post(func() { c.turnDown(other) }) })
+	}
 	c.ui.note("connected with %s", s.conn.Addr.Addr())
 	c.shellHint(s)
 	switch {

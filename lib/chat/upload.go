@@ -31,7 +31,7 @@ var errCancelled = errors.New("cancelled")
 type upload struct {
 	s      *session
 	id     uint64
-	path   string
+	path   string // as it was written
 	done   func(error) // called once
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -154,10 +154,7 @@ func (u *upload) explain(err error) error {
 
 // open opens what is to be sent; of a directory that is an archive.
 func (u *upload) open() (f *os.File, name string, size int64, err error) {
-	path, err := filepath.Abs(u.path) // what is the name of "."?
-	if err != nil {
-		return nil, "", 0, err
-	}
+	path := u.s.c.below(u.path) // "." has a name then
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, "", 0, bare(err)
