@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"aioc/lib/api"
 	"aioc/lib/cli"
@@ -79,6 +80,8 @@ type options struct {
 	envelope                  bool
 	ack, await, wait          bool
 	publish                   bool
+	id                        string
+	ttl                       time.Duration // 0: none
 	file                      attached
 	input                     bool          // standard input is read, also with a file
 	timeout                   time.Duration // 0: none
@@ -108,6 +111,8 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	await := set.Bool("await", "wait for the response to each message and print it")
 	publish := set.Bool("publish", "the type is a topic: to all who subscribe to it")
 	wait := set.Bool("wait", "wait for a peer that is away")
+	id := set.String("id", "", "ID", "a message with an id that was sent before is not taken again")
+	ttl := set.Duration("ttl", 0, "D", "drop messages that nobody has received after this time")
 	timeout := set.Duration("timeout", 0, "D", "how long to wait at most: for each response (default 60s), or with -ack or -wait in all")
 	rest, status, done := set.Parse(args)
 	if done {
@@ -120,7 +125,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector},
 		typ:    *typ, to: *to, tag: *tag, requestID: *requestID, responseID: *responseID, binary: *bin,
 		lines: *lines, records: *records, raw: *raw, envelope: *whole,
-		ack: *ack, await: *await, wait: *wait, publish: *publish, timeout: *timeout,
+		ack: *ack, await: *await, wait: *wait, publish: *publish, id: *id, ttl: *ttl, timeout: *timeout,
 	}
 	if o.input = *filePath == ""; !o.input && len(rest) > 0 && rest[0] == "-" {
 		o.input, rest = true, rest[1:]
@@ -130,7 +135,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	}
 	// An empty argument is most likely a shell variable that is not set.
 	for _, f := range []struct{ name, value string }{
-		{"type", o.typ}, {"to", o.to}, {"tag", o.tag}, {"binary", o.binary},
+		{"type", o.typ}, {"to", o.to}, {"tag", o.tag}, {"binary", o.binary}, {"id", o.id},
 		{"file", *filePath}, {"file-type", *fileType}, {"file-name", *fileName}, {"owner", *owner},
 	} {
 		if f.value == "" && set.Given(f.name) {
@@ -152,8 +157,22 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	if o.envelope && o.binary != "" {
 		return mistake("-binary can't be used with -envelope: binary_base64 is the binary part")
 	}
+	if o.envelope && o.id != "" {
+		return mistake("-id can't be used with -envelope: write id in it")
+	}
+	if o.envelope && set.Given("ttl") {
+		return mistake("-ttl can't be used with -envelope: write expires in it, in milliseconds since 1970")
+	}
+	if set.Given("ttl") && o.ttl <= 0 {
+		return mistake("-ttl: want more than 0")
+	}
+	if !utf8.ValidString(o.id) {
+		return mistake("-id: want UTF-8")
+	}
 	if o.publish {
 		switch {
+		case o.ttl > 0:
+			return mistake("-publish can't be used with -ttl: a broker does not pass that on")
 		case o.envelope:
 			return mistake("-publish can't be used with -envelope: write message_type _pubsub and message_type_publish in it")
 		case o.await:

@@ -214,6 +214,9 @@ func TestSend(t *testing.T) {
 			`{"message_type":"sum","tag":"t","request_id":5}`,
 			[]sent{{`{"message_type": "any", "tag": "u", "request_id": 1, "source_id": "client1", ` + toPeer +
 				`, "response_id": 2, "wait_for_ack": true}`, "", ""}}},
+		{"messages with an id", client1(), "-id x", "1 2",
+			[]sent{{`{"message_type": "any", "source_id": "client1", ` + toPeer + `, "id": "x"}`, "1", ""},
+				{`{"message_type": "any", "source_id": "client1", ` + toPeer + `, "id": "x#2"}`, "2", ""}}},
 		{"an envelope from a server", server1(), "-envelope", `{"message_type":"any","destination_id":"c"}`,
 			[]sent{{`{"message_type": "any", "destination_id": "c", "source_id": "('127.0.0.1', 10673)"}`, "", ""}}},
 		{"an envelope from a server to another", server1(), "-envelope -to d", `{"message_type":"any","destination_id":"c"}`,
@@ -240,6 +243,11 @@ func TestUsageMistakes(t *testing.T) {
 	tests := []struct{ args, want string }{
 		{"x", `unexpected argument "x"`},
 		{"-lines -0", "-0 can't be used with -lines"},
+		{"-id x -envelope", "-id can't be used with -envelope"},
+		{"-ttl 1s -envelope", "-ttl can't be used with -envelope"},
+		{"-ttl 1s -publish", "-publish can't be used with -ttl"},
+		{"-ttl 0", "-ttl: want more than 0"},
+		{"-id=", "-id: the argument is empty"},
 		{"-raw -envelope", "-envelope can't be used with -raw"},
 		{"-envelope -binary x", "-binary can't be used with -envelope"},
 		{"-binary -", "-binary -: standard input"},
@@ -294,6 +302,8 @@ func TestWhatDoesNotFitTheConnector(t *testing.T) {
 		{"no peer", server1(), "", 2, "-to is missing"},
 		{"-ack of a Python one", python, "-ack", 2, "-ack can't be used here"},
 		{"-wait of a Python one", python, "-wait", 2, "-wait can't be used here"},
+		{"-id of a Python one", python, "-id x", 2, "-id can't be used here"},
+		{"-ttl of a Python one", python, "-ttl 1s", 2, "-ttl can't be used here"},
 		{"no types", none, "", 2, "-type is missing"},
 		{"no types but one given", none, "-type any", 77, "the connector sends none"},
 		{"a header too long", client1(), "-request-id " + strings.Repeat("x", 65536), 2, "at most 65535"},
@@ -568,6 +578,27 @@ func TestAFileGoesWithTheMessage(t *testing.T) {
 		got := f.run(t.Context(), strings.NewReader(""), strings.Fields(args)...)
 		if got.status != 1 || !strings.Contains(got.stderr, want) || len(f.sent) > 0 {
 			t.Errorf("%s: got %+v, want %q", args, got, want)
+		}
+	}
+}
+
+func TestMessagesWithATimeToLiveSayWhenItEnds(t *testing.T) {
+	f := client1()
+	before := time.Now()
+	if got := f.run(t.Context(), strings.NewReader("1 2"), "-ttl", "90s"); got != (outcome{}) {
+		t.Fatalf("got %+v", got)
+	}
+	if len(f.sent) != 2 {
+		t.Fatalf("sent %q", f.sent)
+	}
+	for _, m := range f.sent {
+		var h wire.Header
+		if err := h.Parse([]byte(m.header)); err != nil {
+			t.Fatal(err)
+		}
+		at, ok := h.ExpiresAt()
+		if early, late := before.Add(90*time.Second), time.Now().Add(90*time.Second); !ok || at.Before(early.Truncate(time.Millisecond)) || at.After(late) {
+			t.Errorf("expires at %v, want between %v and %v", at, early, late)
 		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"aioc/lib/api"
@@ -38,6 +40,8 @@ type composer struct {
 	envelopes envelope.Decoder
 	await     []byte // JSON text of the id in header
 	own       bool   // that id was made for one message only
+	count     int    // messages made
+	marks     []byte // memory for a header with what is of one message only
 }
 
 // newComposer returns a composer for messages to the connector that info
@@ -51,6 +55,13 @@ func newComposer(info api.Info, o *options, bin []byte) (*composer, error) {
 			flag = "-wait"
 		}
 		return nil, &statusError{usage, flag + " can't be used here: the connector is a Python one and does not say what became of a message"}
+	}
+	if !info.Native && (o.id != "" || o.ttl > 0) {
+		flag := "-id"
+		if o.id == "" {
+			flag = "-ttl"
+		}
+		return nil, &statusError{usage, flag + " can't be used here: the connector is a Python one, which does not know it"}
 	}
 	if o.to != "" && !info.Server && info.Peer != "" && o.to != info.Peer {
 		return nil, &statusError{usage, fmt.Sprintf("-to %s: the connector is a client, which has one peer: %s", o.to, info.Peer)}
@@ -163,6 +174,9 @@ func (c *composer) compose(read []byte) (m message, err error) {
 				m.header = c.header
 			}
 		}
+		if c.count++; c.opts.id != "" || c.opts.ttl > 0 {
+			m.header = c.marked(m.header)
+		}
 	}
 	if err == nil {
 		if n := wire.Size(len(m.header), len(m.data), len(m.binary)); n > wire.MaxFrame {
@@ -170,6 +184,23 @@ func (c *composer) compose(read []byte) (m message, err error) {
 		}
 	}
 	return m, err
+}
+
+// marked returns a header with the id of the next message and the time when it
+// expires. Of several messages all but the first have a number behind the id.
+func (c *composer) marked(header []byte) []byte {
+	b := append(c.marks[:0], header[:len(header)-1]...)
+	if id := c.opts.id; id != "" {
+		if c.count > 1 {
+			id = fmt.Sprintf("%s#%d", id, c.count)
+		}
+		b = wire.AppendString(append(b, `, "id": `...), id)
+	}
+	if c.opts.ttl > 0 {
+		b = strconv.AppendInt(append(b, `, "expires": `...), time.Now().Add(c.opts.ttl).UnixMilli(), 10)
+	}
+	c.marks = append(b, '}')
+	return c.marks
 }
 
 // unpack makes a message of an envelope.
