@@ -22,6 +22,7 @@ const softGrace = 10 * time.Second
 func (c *Connector) addCommands() {
 	c.addIdentityCommands()
 	c.commands.Add(c.pubsubCommands()...)
+	c.commands.Add(c.spoolCommands()...)
 	c.commands.Add(
 		control.Command{Name: "start", Run: func(ctx context.Context, _ control.Args) (any, error) {
 			return nil, c.start(ctx)

@@ -190,6 +190,7 @@ func (c *Connector) Run(ctx context.Context, grace time.Duration) error {
 	if err := c.openSpools(); err != nil {
 		return err
 	}
+	c.importLeftovers()
 
 	commander, err := local.Listen(c.paths.CommanderSocket, local.Options{Mode: 0o660})
 	if err != nil {

@@ -1,11 +1,14 @@
 package connector
 
 import (
+	"errors"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/api"
 	"aioc/lib/config"
@@ -263,5 +266,171 @@ func TestADurableMessageOfAPythonPeerIsAcknowledgedWhenItIsOnDisk(t *testing.T) 
 	s = s.again(t)
 	if got := data(s.receive(t, api.ReceiveOptions{}).wait(t, 1)); !slices.Equal(got, []string{"x"}) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// leftover writes a file as a Python connector leaves it.
+func leftover(t *testing.T, file string, frames ...[]byte) {
+	t.Helper()
+	var text []byte
+	for _, f := range frames {
+		text = append(append(text, "@@@PERSISTENCE_SEPARATOR@@@"...), f...)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatAPythonConnectorLeftIsTakenOver(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	s.halt(t)
+	sent := s.paths.PersistenceSend("c-1") // the name of its peer is c1 there
+	leftover(t, sent,
+		frame(`{"message_type": "d", "source_id": "x", "destination_id": "c-1"}`, "0"),
+		frame(`{"message_type": "m", "source_id": "x", "destination_id": "c-1"}`, "1"),
+		frame(`{"message_type": "unknown", "source_id": "x", "destination_id": "c-1"}`, "no"),
+		frame(`{"message_type": "d", "source_id": "x", "destination_id": "c-1"}`, "2"))
+	received := s.paths.PersistenceRecv("d")
+	leftover(t, received, frame(`{"message_type": "d", "source_id": "c2"}`, "0"), []byte("damage"),
+		frame(`{"message_type": "d", "source_id": "c2"}`, "1"))
+	s = s.again(t)
+	if n := s.box("c-1", false).q.Len(); n != 3 {
+		t.Errorf("got %d messages for the peer, want 3", n)
+	}
+	inOrder(t, s.receive(t, api.ReceiveOptions{}).wait(t, 2), 2)
+	for _, file := range []string{sent, received} {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	if _, err := os.Stat(received + ".bad"); err != nil {
+		t.Errorf("what was damaged is not kept: %v", err)
+	}
+	s.halt(t)
+	s = s.again(t)
+	c := s.client(t, "c-1", types("d", "m"))
+	got := data(c.receive(t, api.ReceiveOptions{}).wait(t, 3)) // types are received side by side
+	if slices.Index(got, "0") > slices.Index(got, "2") || !slices.Contains(got, "1") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAnInterruptedTakeOverTakesNothingTwice(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	s.halt(t)
+	file := s.paths.PersistenceRecv("d")
+	var frames [][]byte
+	for _, n := range numbers(0, 100) {
+		frames = append(frames, frame(`{"message_type": "d", "source_id": "c2"}`, n))
+	}
+	leftover(t, file, frames...)
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = s.again(t)
+		s.kill(t)
+		// As if it had been killed before it could remove the file.
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = s.again(t)
+	eventually(t, "they are there", func() bool { return s.inbox["d"].Len() == 100 })
+	inOrder(t, s.receive(t, api.ReceiveOptions{}).wait(t, 100), 100)
+}
+
+func TestACommandDiscardsWhatWaitsOnDisk(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	s.send(t, "d", "c1", numbers(0, 100)...)
+	leftover(t, s.paths.PersistenceSend("c9"), frame(`{"message_type": "d"}`, "x"))
+	command(t, s, "delete_previous_persistence_remains", nil)
+	if n := s.box("c1", false).q.Len(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+	if _, err := os.Stat(s.paths.PersistenceSend("c9")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file of the Python connector: %v", err)
+	}
+	s.send(t, "d", "c1", numbers(0, 3)...)
+	s.halt(t)
+	s = s.again(t)
+	c := s.client(t, "c1", types("d", "m"))
+	inOrder(t, c.receive(t, api.ReceiveOptions{}).wait(t, 3), 3)
+}
+
+func TestAMessageThatWasSentWithItsIDIsTakenOnce(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	c := s.client(t, "c1", types("d", "m"), onDisk("d"))
+	in := s.receive(t, api.ReceiveOptions{})
+	put := func(typ, id, data string) {
+		t.Helper()
+		a := c.open(t)
+		defer a.Close()
+		out := a.Sender(api.SendOptions{})
+		defer out.Close()
+		h := wire.AppendEdited(nil, a.Header(typ, ""), wire.Edit{Key: "id", Value: wire.AppendString(nil, id)})
+		if err := out.Put(h, []byte(data), nil); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := out.Finish(within(t)); n != 1 || err != nil {
+			t.Fatalf("%d taken, %v", n, err)
+		}
+	}
+	for range 3 {
+		put("m", "a", "0")
+		put("d", "a", "1")
+	}
+	put("d", "b", "2")
+	got := in.wait(t, 3)
+	inOrder(t, got, 3)
+	if strings.Contains(got[0].header, `"id"`) {
+		t.Errorf("the id goes on: %s", got[0].header)
+	}
+	c.kill(t)
+	s.disconnected(t, "c1")
+	c = c.again(t)
+	put("d", "a", "1")
+	put("d", "c", "3")
+	inOrder(t, in.wait(t, 4), 4)
+}
+
+func TestAMessageIsDroppedWhenItsTimeIsOver(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	a := s.open(t)
+	out := a.Sender(api.SendOptions{})
+	defer out.Close()
+	expires := func(in time.Duration) []byte {
+		return wire.AppendEdited(nil, a.Header("d", "c1"), wire.Edit{Key: "expires", Value: strconv.AppendInt(nil, time.Now().Add(in).UnixMilli(), 10)})
+	}
+	for _, d := range []struct {
+		in   time.Duration
+		data string
+	}{{-time.Second, "late"}, {time.Hour, "0"}, {time.Millisecond, "late"}, {time.Hour, "1"}} {
+		if err := out.Put(expires(d.in), []byte(d.data), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := out.Taken(within(t)); n != 4 || err != nil {
+		t.Fatalf("%d taken, %v", n, err)
+	}
+	p := s.peer(t, "c1")
+	for _, want := range []string{"0", "1"} {
+		h, d := p.message()
+		if d != want || h.Expires != nil {
+			t.Errorf("got %q with %s, want %q", d, h.Raw, want)
+		}
+		p.write(`{"transport_id": `+string(h.TransportID)+`, "message_type": "_ack", "source_id": "c1"}`, "")
+	}
+	eventually(t, "nothing is left", func() bool { return s.box("c1", false).q.Len() == 0 })
+	if n := s.counted("expired"); n != 2 {
+		t.Errorf("%d were counted, want 2", n)
 	}
 }
