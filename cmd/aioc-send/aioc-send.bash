@@ -14,12 +14,12 @@ _aioc_send() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-connector | -file-name | -file-type | -owner | -request-id | -response-id | -tag | -timeout | -to | -type)
+	-connector | -file-name | -file-type | -id | -owner | -request-id | -response-id | -tag | -timeout | -to | -ttl | -type)
 		return
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-0 -ack -await -binary -config -connector -delete -dir -envelope -file -file-name -file-type -h -lines -owner -publish -raw -request-id -response-id -tag -timeout -to -type -version -wait' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-0 -ack -await -binary -config -connector -delete -dir -envelope -file -file-name -file-type -h -id -lines -owner -publish -raw -request-id -response-id -tag -timeout -to -ttl -type -version -wait' -- "$cur")
 	fi
 }
 complete -o default -F _aioc_send aioc-send
