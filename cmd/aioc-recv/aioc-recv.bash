@@ -14,12 +14,12 @@ _aioc_recv() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-connector | -format | -idle | -j | -limit | -n | -timeout | -type)
+	-connector | -format | -idle | -j | -limit | -n | -timeout | -tries | -type)
 		return
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-0 -config -connector -dir -drain -envelope -format -h -idle -j -limit -n -raw -timeout -type -version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-0 -config -connector -dir -drain -envelope -format -h -idle -j -limit -n -raw -timeout -tries -type -version' -- "$cur")
 	fi
 }
 complete -o default -F _aioc_recv aioc-recv

@@ -15,5 +15,6 @@ complete -c aioc-recv -o limit -x -d 'a command that takes longer is ended and h
 complete -c aioc-recv -o n -x -d 'end after COUNT messages'
 complete -c aioc-recv -o raw -d 'print the bytes as they came (default: each message as one JSON line)'
 complete -c aioc-recv -o timeout -x -d 'end after so long in all, with status 124'
+complete -c aioc-recv -o tries -x -d 'a message that a command has failed on N times becomes a dead letter'
 complete -c aioc-recv -o type -x -d 'message type, repeatable or with commas (default: all of recv_message_types)'
 complete -c aioc-recv -o version -d 'print name, version and Go version'

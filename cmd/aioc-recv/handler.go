@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,7 +18,8 @@ import (
 	"aioc/lib/wire"
 )
 
-// How long a failed message waits before it is tried again.
+// How long a failed message waits before it is tried again. At a connector of
+// this toolkit it waits there, where it holds up nobody.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = time.Minute
@@ -34,7 +36,8 @@ type job struct {
 	request bool   // its sender waits for a response
 	data    []byte
 	binary  []byte // nil without a binary part
-	tries   int
+	tries   int    // failures, this one included once it has failed
+	stderr  string // the end of what the handler wrote there
 	answer  []byte // the response that could not be sent yet, or nil
 }
 
@@ -46,6 +49,9 @@ func newJob(n uint64, f *wire.Frame) *job {
 		id:      append([]byte(nil), h.RequestID...),
 		request: h.AwaitResponse && h.RequestID != nil,
 		data:    append([]byte(nil), f.Data...),
+	}
+	if n, err := strconv.Atoi(string(h.Field("tries"))); err == nil {
+		j.tries = max(n, 0)
 	}
 	_ = wire.Fields(h.WithFile, func(key, value []byte) {
 		if string(key) == "dst_path" {
@@ -64,6 +70,8 @@ type handlers struct {
 	ctx     context.Context // ends all processes
 	end     context.CancelCauseFunc
 	atOnce  int
+	tries   int  // after so many failures a message is a dead letter; 0: never
+	native  bool // the connector keeps what is tried later, and dead letters
 	attempt func(ctx context.Context, j *job) (stdout []byte, err error)
 	respond func(request api.Request, data []byte) error
 	done    func(n uint64, err error)
@@ -75,14 +83,15 @@ type handlers struct {
 
 	wg sync.WaitGroup
 
-	mu      sync.Mutex
-	changed *sync.Cond // with mu: a message is no more in hand, or ctx has ended
-	ready   []*job
-	running int
-	waiting int  // failed, and in a pause
-	begun   int  // grows with each message that is begun
-	given   int  // given up
-	ended   bool // nothing new is begun
+	mu        sync.Mutex
+	changed   *sync.Cond // with mu: a message is no more in hand, or ctx has ended
+	ready     []*job
+	running   int
+	waiting   int  // failed, and in a pause
+	begun     int  // grows with each message that is begun
+	given     int  // given up
+	postponed int  // given back, to be tried later
+	ended     bool // nothing new is begun
 }
 
 // newHandlers makes h ready.
@@ -106,6 +115,9 @@ func (h *handlers) take(n uint64, f *wire.Frame) error {
 	defer h.mu.Unlock()
 	for h.inHand() >= h.window() && h.ctx.Err() == nil {
 		h.changed.Wait()
+	}
+	if j.tries > 0 && h.postponed > 0 {
+		h.postponed--
 	}
 	h.ready = append(h.ready, j)
 	h.begin()
@@ -159,6 +171,14 @@ func (h *handlers) rest() {
 			h.stuck(n)
 		}
 	})
+}
+
+// putOff returns how many messages have failed and are with the connector, to
+// be tried later.
+func (h *handlers) putOff() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.postponed
 }
 
 // busy reports whether a message is being handled or about to be.
@@ -216,8 +236,7 @@ func (h *handlers) handle(j *job) bool {
 	case j.request:
 		return h.answer(j, out, err)
 	case err != nil:
-		h.again(j, fmt.Errorf("handler %w", err))
-		return false
+		return h.failed(j, err)
 	default:
 		if len(out) > 0 {
 			if err := h.print(out); err != nil {
@@ -228,6 +247,31 @@ func (h *handlers) handle(j *job) bool {
 		}
 		h.done(j.n, nil)
 	}
+	return true
+}
+
+// failed deals with a handler that has failed. It returns what handle does.
+func (h *handlers) failed(j *job, err error) bool {
+	status := -1
+	var exit *exitError
+	if errors.As(err, &exit) {
+		status = exit.status
+	}
+	err = fmt.Errorf("handler %w", err)
+	if status != cli.BadData && (h.tries == 0 || j.tries < h.tries || status == cli.Temporary) {
+		return h.again(j, err)
+	}
+	if !h.native {
+		h.log("%w (type %s, try %d), given up: a Python connector keeps no dead letters", err, j.typ, j.tries)
+		h.done(j.n, nil)
+		return true
+	}
+	h.log("%w (type %s, try %d), given up: see aioc-ctl dead", err, j.typ, j.tries)
+	why := err.Error()
+	if j.stderr != "" {
+		why += ": " + j.stderr
+	}
+	h.done(j.n, api.Dead(j.tries, why))
 	return true
 }
 
@@ -265,11 +309,9 @@ func (h *handlers) respondTo(j *job) bool {
 			h.back(j, err)
 			return true
 		}
-		h.again(j, err)
-		return false
+		return h.again(j, err)
 	case errors.As(err, &refusal) && (refusal.Reason == "full" || refusal.Reason == "stopped") && h.ctx.Err() == nil:
-		h.again(j, fmt.Errorf("response to %s: %w", j.source, err))
-		return false
+		return h.again(j, fmt.Errorf("response to %s: %w", j.source, err))
 	case err != nil:
 		h.log("response to %s: %w", j.source, err)
 	}
@@ -277,10 +319,17 @@ func (h *handlers) respondTo(j *job) bool {
 	return true
 }
 
-// again has j tried again after a pause.
-func (h *handlers) again(j *job, err error) {
+// again has j tried again after a pause. It returns what handle does.
+func (h *handlers) again(j *job, err error) bool {
 	pause := pauseAfter(j.tries)
 	h.log("%w (type %s, try %d), again in %v", err, j.typ, j.tries, pause.Round(10*time.Millisecond))
+	if h.native && j.answer == nil {
+		h.mu.Lock()
+		h.postponed++
+		h.mu.Unlock()
+		h.done(j.n, api.Later(j.tries, pause, err.Error()))
+		return true
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waiting++
@@ -291,6 +340,7 @@ func (h *handlers) again(j *job, err error) {
 		h.ready = append([]*job{j}, h.ready...) // the oldest first
 		h.begin()
 	})
+	return false
 }
 
 // pauseAfter is the pause after so many tries: it doubles, and a random half

@@ -74,14 +74,47 @@ func TestHandlerThatDoesNotReadItsInput(t *testing.T) {
 
 func TestHandlerIsTriedAgain(t *testing.T) {
 	f := newFake(t, messages(t, "1", "2", "3")...)
-	got := f.run(t.Context(), handler("", `x=$(cat); echo "$x try $AIOC_TRIES"; [ "$x" != 2 ] || [ $AIOC_TRIES = 3 ] || exit 3`)...)
-	if got.status != 0 || got.stdout != "1 try 1\n3 try 1\n2 try 3\n" || !slices.Equal(f.acked, []uint64{1, 3, 2}) {
+	got := f.run(t.Context(), "-n", "3", "--", "sh", "-c", `x=$(cat); echo "$x try $AIOC_TRIES"; [ "$x" != 2 ] || [ $AIOC_TRIES = 3 ] || exit 3`)
+	if got.status != 0 || got.stdout != "1 try 1\n3 try 1\n2 try 3\n" || !slices.Equal(f.acked, []uint64{1, 3, 5}) {
 		t.Errorf("got %+v, acknowledged %v", got, f.acked)
 	}
 	for _, want := range []string{"aioc-recv: handler exited with status 3 (type any, try 1), again in ", "try 2), again in "} {
 		if !strings.Contains(got.stderr, want) {
 			t.Errorf("stderr %q lacks %q", got.stderr, want)
 		}
+	}
+}
+
+func TestWhatAHandlerGivesUpIsADeadLetter(t *testing.T) {
+	for _, tt := range []struct {
+		name, flags, script string
+		status              int
+		dead                []string
+	}{
+		{"status 65", "", `cat >/dev/null; echo hopeless >&2; exit 65`, 0, []string{"1 handler exited with status 65: hopeless"}},
+		{"so many failures", "-tries 3", `cat >/dev/null; echo no $AIOC_TRIES >&2; exit 1`, 0, []string{"3 handler exited with status 1: no 3"}},
+		{"a signal counts", "-tries 1", `kill -9 $$`, 0, []string{"1 handler was ended by signal 9"}},
+		{"try again is never the last", "-tries 2", `[ $AIOC_TRIES -gt 4 ] || exit 75`, 0, nil},
+		{"no more than the end of what it says", "-tries 1", `i=0; while [ $i -lt 5000 ]; do echo $i; i=$((i+1)); done >&2; exit 1`, 0, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t, messages(t, "1")...)
+			args := append(strings.Fields("-n 1 "+tt.flags), "--", "sh", "-c", tt.script)
+			got := f.run(t.Context(), args...)
+			if got.status != tt.status || tt.dead != nil && !slices.Equal(f.dead, tt.dead) {
+				t.Errorf("got %.300v, dead %q, want %q", got, f.dead, tt.dead)
+			}
+			if len(f.dead) == 1 && (len(f.dead[0]) > mostWords+60 || strings.Contains(tt.script, "5000") && !strings.HasSuffix(f.dead[0], "4999")) {
+				t.Errorf("got %d bytes: %.80q", len(f.dead[0]), f.dead[0])
+			}
+		})
+	}
+	f := newFake(t, messages(t, "1")...)
+	f.info.Native = false
+	f.info.RecvTypes = nil
+	got := f.run(t.Context(), "-type", "any", "-n", "1", "--", "sh", "-c", "exit 65")
+	if got.status != 0 || !strings.Contains(got.stderr, "keeps no dead letters") || len(f.acked) != 1 {
+		t.Errorf("a Python connector: got %+v", got)
 	}
 }
 

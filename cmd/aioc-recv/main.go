@@ -78,6 +78,7 @@ type options struct {
 	drain         bool
 	atOnce        int
 	limit         time.Duration
+	tries         int // 0: no limit
 	command       []string
 	path          string // of the command
 }
@@ -97,6 +98,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	drain := set.Bool("drain", "end when the queue is empty")
 	atOnce := set.Int("j", 1, 1, "N", "run so many commands at once")
 	limit := set.Duration("limit", 0, "D", "a command that takes longer is ended and has failed")
+	tries := set.Int("tries", 0, 1, "N", "a message that a command has failed on N times becomes a dead letter")
 	rest, status, done := set.Parse(args)
 	if done {
 		return nil, status, true
@@ -106,7 +108,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 	}
 	o = &options{
 		target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector},
-		count:  *count, timeout: *timeout, idle: *idle, drain: *drain, atOnce: *atOnce, limit: *limit,
+		count:  *count, timeout: *timeout, idle: *idle, drain: *drain, atOnce: *atOnce, limit: *limit, tries: *tries,
 	}
 	for _, t := range *types {
 		if !slices.Contains(o.types, t) {
@@ -157,7 +159,7 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		}
 	}
 	if len(o.command) == 0 {
-		for _, f := range []string{"j", "limit"} {
+		for _, f := range []string{"j", "limit", "tries"} {
 			if set.Given(f) {
 				return mistake("-%s can only be used with a command (after --)", f)
 			}
@@ -277,13 +279,14 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 		stderr = &lockedWriter{w: stderr}
 	}
 	log := func(format string, args ...any) { cli.Errorf(stderr, name, format, args...) }
+	native := cl.Info().Native
 	procs := &processes{
 		path: o.path, args: o.command, env: environment(os.Environ(), o.target),
-		limit: o.limit, kill: killAfter, stderr: stderr, log: log, native: cl.Info().Native,
+		limit: o.limit, kill: killAfter, stderr: stderr, log: log, native: native,
 	}
 	var printing sync.Mutex
 	h := newHandlers(&handlers{
-		ctx: ctx, end: end, atOnce: o.atOnce, attempt: procs.attempt, respond: cl.Respond,
+		ctx: ctx, end: end, atOnce: o.atOnce, tries: o.tries, native: native, attempt: procs.attempt, respond: cl.Respond,
 		log:    log,
 		active: func() {},
 		print: func(b []byte) error {
@@ -333,8 +336,12 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 	} else {
 		end(err)
 	}
-	if left := h.stop(); left > 0 && !cl.Info().Native {
+	left := h.stop()
+	if left > 0 && !native {
 		log("%d messages were not handled and are lost: a Python connector does not keep them", left)
+	}
+	if n := h.putOff(); err == nil && n > 0 && o.drain {
+		return &statusError{cli.Temporary, fmt.Sprintf("failed and went back to the queue: %d; the next run tries again", n)}
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/link"
 	"aioc/lib/wire"
 )
 
@@ -34,9 +36,11 @@ type fake struct {
 	messages []*wire.Frame
 	acked    []uint64
 	returned []uint64
-	answers  []string // responses: request and data
-	answer   error    // of Respond
-	room     int      // the response from which on answer is nil; 0: none
+	late     []*wire.Frame // to be given out again
+	dead     []string      // what was said of dead letters
+	answers  []string      // responses: request and data
+	answer   error         // of Respond
+	room     int           // the response from which on answer is nil; 0: none
 	changed  chan struct{}
 }
 
@@ -96,9 +100,20 @@ func (f *fake) Done(n uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.notify()
-	if err != nil {
+	var why *link.Refusal
+	switch errors.As(err, &why); {
+	case why != nil && why.Reason == link.Dead:
+		f.dead = append(f.dead, fmt.Sprint(why.Tries, " ", why.Text))
+		f.acked = append(f.acked, n)
+	case why != nil && f.opts.Count > 0:
+		again := f.messages[n-1]
+		header := wire.AppendEdited(nil, again.Header.Raw, wire.Edit{Key: "tries", Value: strconv.AppendInt(nil, int64(why.Tries), 10)})
+		raw, _ := wire.AppendFrame(nil, header, again.Data, again.Binary)
+		frame, _ := wire.ParseFrame(raw)
+		f.late = append(f.late, &frame)
+	case err != nil:
 		f.returned = append(f.returned, n)
-	} else {
+	default:
 		f.acked = append(f.acked, n)
 	}
 }
@@ -152,6 +167,21 @@ func (f *fake) Run(ctx context.Context) error {
 		acked, returned := f.done()
 		if o.Count > 0 && (acked == o.Count || f.forget) || o.Drain && acked+returned == len(f.messages) {
 			return nil
+		}
+		f.mu.Lock()
+		var again *wire.Frame
+		if len(f.late) > 0 {
+			again = f.late[0]
+			f.late = f.late[1:]
+			f.messages = append(f.messages, again)
+		}
+		n := len(f.messages)
+		f.mu.Unlock()
+		if again != nil {
+			if err := o.Frame(uint64(n), again); err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case <-f.changed:

@@ -69,7 +69,8 @@ func (p *processes) attempt(ctx context.Context, j *job) (stdout []byte, err err
 	if len(j.data) > 0 {
 		cmd.Stdin = bytes.NewReader(j.data)
 	}
-	cmd.Stdout, cmd.Stderr = out, p.stderr
+	words := &lastWords{w: p.stderr}
+	cmd.Stdout, cmd.Stderr = out, words
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = outputWait
 	if err := cmd.Start(); err != nil {
@@ -91,6 +92,7 @@ func (p *processes) attempt(ctx context.Context, j *job) (stdout []byte, err err
 	}
 	err = cmd.Wait()
 	g.ended()
+	j.stderr = words.String()
 	if errors.Is(err, exec.ErrWaitDelay) {
 		p.log("handler has ended, but a process that it left behind holds its output open")
 		err = nil
@@ -113,7 +115,35 @@ func inWords(err error, out *limitedBuffer) error {
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return fmt.Errorf("was ended by signal %d", status.Signal())
 	}
-	return fmt.Errorf("exited with status %d", exit.ExitCode())
+	return &exitError{exit.ExitCode()}
+}
+
+// exitError says that a handler has exited with a status.
+type exitError struct{ status int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exited with status %d", e.status) }
+
+// lastWords passes on what a handler writes to its standard error and keeps the
+// end of it.
+type lastWords struct {
+	w   io.Writer
+	end []byte
+}
+
+// mostWords is how many bytes of it are kept.
+const mostWords = 2 << 10
+
+func (l *lastWords) Write(b []byte) (int, error) {
+	l.end = append(l.end, b...)
+	if over := len(l.end) - mostWords; over > 0 {
+		l.end = append(l.end[:0], l.end[over:]...)
+	}
+	return l.w.Write(b)
+}
+
+// String returns what was kept.
+func (l *lastWords) String() string {
+	return strings.TrimSpace(strings.ToValidUTF8(string(l.end), ""))
 }
 
 // group is the process group of a handler.

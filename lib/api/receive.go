@@ -143,8 +143,22 @@ func (r *Receiver) consume(ctx context.Context, ch *channel) error {
 	return err
 }
 
+// Later is an error for Done: the message was tried so often by now, and goes
+// back to be given out again, to any receiver, when delay is over. why is for
+// people.
+func Later(tries int, delay time.Duration, why string) error {
+	return &link.Refusal{Reason: link.Later, Text: why, Tries: tries, Delay: delay}
+}
+
+// Dead is an error for Done: the message can never be done, and becomes a dead
+// letter of the connector, with why.
+func Dead(tries int, why string) error {
+	return &link.Refusal{Reason: link.Dead, Text: why, Tries: tries}
+}
+
 // Done ends the handling of message n: with nil it is acknowledged, with an
-// error it goes back to the connector. Any goroutine may call it. A message of
+// error of Later or Dead that happens to it, and with any other it goes back to
+// the connector at once. Dead letters count as done. Any goroutine may call it. A message of
 // a connection that is gone is nobody's any more.
 func (r *Receiver) Done(n uint64, err error) {
 	r.mu.Lock()
@@ -152,7 +166,8 @@ func (r *Receiver) Done(n uint64, err error) {
 	if n <= r.base || r.l == nil {
 		return
 	}
-	if err == nil {
+	var why *link.Refusal
+	if err == nil || errors.As(err, &why) && why.Reason == link.Dead {
 		r.done++
 	}
 	r.l.Settle(n-r.base, err)

@@ -31,7 +31,7 @@ var errCancelled = errors.New("cancelled")
 type upload struct {
 	s      *session
 	id     uint64
-	path   string // as it was written
+	path   string      // as it was written
 	done   func(error) // called once
 	ctx    context.Context
 	cancel context.CancelCauseFunc

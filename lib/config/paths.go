@@ -43,6 +43,7 @@ type Paths struct {
 
 	Spool      string // directory of what is kept on disk
 	SpoolPeers string // in it, on a server: a directory for each client
+	SpoolDead  string // in it: the same of dead letters
 	SpoolTypes string // in it: a directory for each type that is received
 
 	SpoolPeerFiles string // in it, on a server: the same for messages with files
@@ -147,6 +148,7 @@ func (c *Config) Paths() Paths {
 		p.Spool = filepath.Join(p.Dir, "spool_server_"+escapeName(strings.ReplaceAll(c.ServerAddr.Line(), " ", ":")))
 	}
 	p.SpoolPeers, p.SpoolTypes = filepath.Join(p.Spool, "to"), filepath.Join(p.Spool, "from")
+	p.SpoolDead = filepath.Join(p.Spool, "dead")
 	p.SpoolPeerFiles = filepath.Join(p.Spool, "to-files")
 	p.TokensDir = absolute(c.TokensDir)
 	p.ServerTokens = filepath.Join(p.TokensDir, "server_tokens.json")
@@ -202,6 +204,11 @@ func (p Paths) SpoolFiles(peer string) string {
 		return filepath.Join(p.Spool, "server-files")
 	}
 	return filepath.Join(p.SpoolPeerFiles, escapeName(peer))
+}
+
+// SpoolDeadType returns the directory with the dead letters of a message type.
+func (p Paths) SpoolDeadType(messageType string) string {
+	return filepath.Join(p.SpoolDead, escapeName(messageType))
 }
 
 // SpoolFrom returns the directory with what waits for receivers of a message

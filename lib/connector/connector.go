@@ -89,6 +89,7 @@ type Connector struct {
 	landed landed // files that landed
 	held   held   // files to send
 
+	dead   graveyard
 	table  broker.Table // who subscribes to what, on a broker
 	saving sync.Mutex   // one writer of the subscriptions; guards saved
 	saved  []byte       // what is in their file
@@ -156,6 +157,7 @@ func New(o Options) *Connector {
 	c.addCommands()
 	c.addAccessCommands()
 	c.addOwnCommands()
+	c.commands.Add(c.deadCommands()...)
 	return c
 }
 
@@ -438,6 +440,7 @@ func drain(ctx context.Context, q *queue.Queue, gone <-chan struct{}) {
 
 // close discards what is left and says so.
 func (c *Connector) close() {
+	defer c.closeDead()
 	c.turn.Lock()
 	c.ended = true
 	c.turn.Unlock()

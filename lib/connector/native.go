@@ -208,6 +208,7 @@ func (p *program) consume(f *wire.Frame) error {
 	}
 	p.fed = true
 	source := newFeed(queues, p.late.wake, max(want.Count, 0), !p.l.Acks())
+	source.bury = p.c.bury
 	if want.Drain {
 		source.empty = func() {
 			_ = p.l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeEmpty + `"`)}}, nil, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net"
 	"sort"
 	"strconv"
@@ -148,11 +149,12 @@ func (w *lateLink) acks() bool {
 // which number them for themselves.
 type feed struct {
 	takers []*queue.Taker
-	plain  bool   // the program does not count: each frame carries its number
-	empty  func() // called when nothing was there to take, or nil
-	spent  func() // called when the limit was reached before, or nil
-	wake   func() // wakes the link
-	keep   bool   // nothing is finished by being written
+	plain  bool                                        // the program does not count: each frame carries its number
+	empty  func()                                      // called when nothing was there to take, or nil
+	spent  func()                                      // called when the limit was reached before, or nil
+	wake   func()                                      // wakes the link
+	keep   bool                                        // nothing is finished by being written
+	bury   func(frame []byte, why *link.Refusal) error // keeps what the program has given up, or nil
 
 	mu    sync.Mutex
 	left  int  // frames that may still be taken; negative: no limit
@@ -290,7 +292,44 @@ func (f *feed) DoneOne(n uint64, err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t, m := f.find(n)
-	return t != nil && t.DoneOne(m, err)
+	if t == nil {
+		return false
+	}
+	var why *link.Refusal
+	if errors.As(err, &why) && why.Reason == link.Later {
+		return f.later(t, m, why)
+	}
+	if why != nil && why.Reason == link.Dead && f.bury != nil {
+		frame := t.Frame(m)
+		if frame == nil {
+			return false
+		}
+		if f.bury(frame, why) != nil {
+			t.Tried(m, why.Tries)
+			return t.Defer(m, buryAgain)
+		}
+		err = nil
+	}
+	return t.DoneOne(m, err)
+}
+
+// buryAgain is when a message is given out again that could not be kept as a
+// dead letter.
+const buryAgain = 10 * time.Second
+
+// later puts back a message that the program has tried and failed.
+func (f *feed) later(t *queue.Taker, m uint64, why *link.Refusal) bool {
+	if why.Tries > 0 {
+		t.Tried(m, why.Tries)
+	}
+	if !t.Defer(m, min(why.Delay, time.Hour)) {
+		return false
+	}
+	if f.left >= 0 {
+		f.left++ // it did not count
+		f.wake()
+	}
+	return true
 }
 
 func (f *feed) Return(n uint64, _ bool, _ *link.Refusal) string {

@@ -78,10 +78,21 @@ type Handler interface {
 	Flush() error
 }
 
+// The reasons of a program for a message that it was given and could not do.
+const (
+	Later = "later" // not before Delay is over
+	Dead  = "dead"  // never
+)
+
 // Refusal is why a frame was not taken.
 type Refusal struct {
-	Reason string // one word: full, away, type, name, size, stopped, bad
+	Reason string // one word: full, away, type, name, size, stopped, bad, Later, Dead
 	Text   string // for people
+
+	// Of a program that has tried and failed: how often, and for how long it
+	// shall not be tried again, in milliseconds on the wire.
+	Tries int
+	Delay time.Duration
 }
 
 func (r *Refusal) Error() string { return r.Text }
@@ -149,7 +160,7 @@ const (
 	decideAfter = 5 * time.Second
 	nudgeEvery  = 500 * time.Millisecond
 	lastWords   = time.Second // for reading on after a write that failed
-	textMax     = 1 << 10     // kept of the text of a refusal
+	textMax     = 4 << 10     // kept of the text of a refusal
 )
 
 // Link is described at the package. Its methods may be called from any

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"aioc/lib/wire"
 )
@@ -134,7 +135,8 @@ func (l *Link) refused(f *wire.Frame) error {
 		return fmt.Errorf("%w: _nack of no frame", ErrProtocol)
 	}
 	reason, _ := wire.Text(h.Field("reason"))
-	why := &Refusal{Reason: Clip(reason), Text: Clip(string(h.Error))}
+	why := &Refusal{Reason: Clip(reason), Text: Clip(string(h.Error)), Tries: small(h.Field("tries"))}
+	why.Delay = time.Duration(small(h.Field("delay"))) * time.Millisecond
 	park := string(h.Field("park")) == "true"
 	count := uint64(1)
 	if c, err := strconv.ParseUint(string(h.Field("count")), 10, 64); err == nil {
@@ -157,6 +159,15 @@ func (l *Link) refused(f *wire.Frame) error {
 	}
 	l.signal()
 	return nil
+}
+
+// small reads a number that fits into 31 bits, 0 if it is none.
+func small(text []byte) int {
+	n, err := strconv.ParseInt(string(text), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return max(int(n), 0)
 }
 
 // Clip bounds what is kept of a text of the other end.
@@ -344,6 +355,12 @@ func (l *Link) queueNacks() {
 	}
 	if r.count > 1 {
 		edits = append(edits, wire.Edit{Key: "count", Value: strconv.AppendUint(nil, r.count, 10)})
+	}
+	if r.why.Tries > 0 {
+		edits = append(edits, wire.Edit{Key: "tries", Value: strconv.AppendInt(nil, int64(r.why.Tries), 10)})
+	}
+	if r.why.Delay > 0 {
+		edits = append(edits, wire.Edit{Key: "delay", Value: strconv.AppendInt(nil, r.why.Delay.Milliseconds(), 10)})
 	}
 	if r.park {
 		edits = append(edits, wire.Edit{Key: "park", Value: []byte("true")})

@@ -172,6 +172,7 @@ func (q *Queue) Purge() (discarded int) {
 
 // purge is Purge for one lane. q.mu is held.
 func (l *lane) purge() (n int) {
+	l.soon()
 	d, q := l.disk, l.q
 	var keep []item
 	for {

@@ -402,6 +402,9 @@ func (l *lane) loose() (all []item) {
 	for i := range l.back {
 		add(&l.back[i])
 	}
+	for _, it := range l.later {
+		add(&it)
+	}
 	for i := range l.wait.n {
 		add(l.wait.at(i))
 	}

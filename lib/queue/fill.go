@@ -81,6 +81,10 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 		if m.mortal {
 			e.flags = mortal
 		}
+		if n := readTries(r.Note); n > 0 {
+			e.flags |= tried
+			q.setTries(m.seq, n)
+		}
 		// One always goes in: others may wait for this lane to go on.
 		_, some := l.head()
 		e.force = !some
@@ -135,6 +139,7 @@ func (l *lane) fillAgain() {
 // unload forgets what is in memory of a lane that nobody takes from: the log
 // has it. q.mu is held.
 func (l *lane) unload() {
+	l.soon()
 	d, q := l.disk, l.q
 	all := l.back // a heap: the first comes first
 	for _, r := range []*ring{&l.wait, &d.fresh} {

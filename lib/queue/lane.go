@@ -35,6 +35,7 @@ const (
 	finished = 1 << iota // in a taker's hand, and done
 	noted                // Queue.notes has a note for it
 	mortal               // its header has expires
+	tried                // Queue.tries says how often
 )
 
 // frame returns the bytes of an item, with the capacity to join it with what
@@ -79,7 +80,8 @@ type lane struct {
 	prio int
 	id   int // its place in the order in which lanes were made
 
-	back  heap // given back by takers; before all in wait
+	back  heap            // given back by takers; before all in wait
+	later map[uint64]item // by seq: given back, not to be taken before a timer ends
 	wait  ring
 	tail  *block // where the next frame goes; nil when there is none with room
 	bytes int    // of what is in memory and not finished
@@ -228,6 +230,9 @@ func (l *lane) free(b *block) {
 
 // release gives up an item's share of its block.
 func (l *lane) release(it *item) {
+	if it.flags&tried != 0 {
+		delete(l.q.tries, it.seq)
+	}
 	b := l.q.blocks[it.blk]
 	l.bytes -= int(it.n) + overhead
 	if b.live--; b.live == 0 && b != l.tail {
@@ -295,6 +300,7 @@ func (q *Queue) tell(it *item, err error) {
 // discard drops what waits in memory and returns how many of those are not on
 // disk; what takers have in hand is lost when they close.
 func (l *lane) discard() (n int) {
+	l.soon()
 	for {
 		it, ok := l.pop(never)
 		if !ok {

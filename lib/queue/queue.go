@@ -92,6 +92,7 @@ type Queue struct {
 	blocks  []*block
 	vacant  []uint32         // places in blocks that are free
 	notes   map[uint64]*Note // by sequence number
+	tries   map[uint64]int   // by sequence number, of messages that failed
 	idle    []*Taker         // waiting for messages
 	takers  int              // not closed
 	open    map[*Taker]bool  // those

@@ -539,3 +539,45 @@ func BenchmarkReturn(b *testing.B) {
 		}
 	}
 }
+
+func TestWhatIsDeferredHoldsUpNobody(t *testing.T) {
+	q := New(1<<20, nil, nil)
+	woken := make(chan struct{}, 100)
+	taker := q.Taker(func() { woken <- struct{}{} }, nil)
+	mustPut(t, q, "a", messages(1, 3, 20)...)
+	checkIDs(t, take(taker, 1), 1)
+	taker.Tried(1, 4)
+	if !taker.Defer(1, 10*time.Millisecond) || taker.Defer(1, 0) {
+		t.Error("a frame in hand can be deferred once")
+	}
+	if s := q.Stats(); s.Waiting != 3 || s.InHand != 0 {
+		t.Errorf("got %d waiting, %d in hand, want 3 and 0", s.Waiting, s.InHand)
+	}
+	checkIDs(t, take(taker, 10), 2, 3)
+	taker.Done(3, true)
+	var again []uint64
+	for len(again) == 0 {
+		if again = take(taker, 10); len(again) == 0 {
+			<-woken
+		}
+	}
+	if len(again) != 1 {
+		t.Errorf("got %d frames, want the one again", len(again))
+	}
+	if got := taker.Frame(4); !slices.Equal(got, message(1, 20)) {
+		t.Errorf("frame 4 is %q: it must stay as it came", got)
+	}
+	if taker.Frame(5) != nil {
+		t.Error("a frame that is not in hand has bytes")
+	}
+	taker.Done(4, true)
+	if n := q.Len(); n != 0 || len(q.tries) != 0 {
+		t.Errorf("got %d messages and %d numbers of tries left, want none", n, len(q.tries))
+	}
+	mustPut(t, q, "a", message(9, 20))
+	checkIDs(t, take(taker, 1), 9)
+	taker.Defer(5, time.Hour)
+	if n := q.Close(); n != 1 {
+		t.Errorf("got %d discarded, want what was deferred", n)
+	}
+}

@@ -130,6 +130,9 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 			note := t.q.note(&it)
 			frame = t.edit(t.base+uint64(t.hand.n), strict || note != nil && note.WaitForAck, frame)
 		}
+		if it.flags&tried != 0 {
+			frame = withTries(frame, t.q.tries[it.seq])
+		}
 		b.Add(frame, 1)
 		*t.hand.push() = it
 		l.hand += int(it.n) + overhead
