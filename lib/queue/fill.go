@@ -110,7 +110,7 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 	case len(page.Records) == 0 && lost == 0:
 		d.first = max(d.first, last+1) // that was all
 	}
-	if lost = min(lost, d.tail); d.first >= l.num {
+	if lost = min(lost, d.tail); d.first > d.last {
 		lost = d.tail
 	}
 	if lost > 0 {

@@ -1,0 +1,261 @@
+package queue
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"aioc/lib/spool"
+)
+
+// weakFS is the file system, until it fails as told.
+type weakFS struct {
+	full atomic.Bool // nothing can be written
+	sync atomic.Bool // no sync succeeds
+}
+
+type weakFile struct {
+	*os.File
+	fs *weakFS
+}
+
+func (f *weakFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+
+func (f *weakFS) Names(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
+func (f *weakFS) open(name string, flag int) (spool.File, error) {
+	file, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return weakFile{file, f}, nil
+}
+
+func (f *weakFS) Open(name string) (spool.File, error)      { return f.open(name, os.O_RDONLY) }
+func (f *weakFS) OpenWrite(name string) (spool.File, error) { return f.open(name, os.O_RDWR) }
+func (f *weakFS) Create(name string) (spool.File, error) {
+	return f.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+func (f *weakFS) Rename(old, new string) error { return os.Rename(old, new) }
+func (f *weakFS) Remove(name string) error     { return os.Remove(name) }
+
+func (f *weakFS) SyncDir(string) error {
+	if f.sync.Load() {
+		return syscall.EIO
+	}
+	return nil
+}
+
+func (f weakFile) WriteAt(b []byte, off int64) (int, error) {
+	if f.fs.full.Load() {
+		n, _ := f.File.WriteAt(b[:len(b)/2], off) // as much as fitted
+		return n, syscall.ENOSPC
+	}
+	return f.File.WriteAt(b, off)
+}
+
+func (f weakFile) Sync() error {
+	if f.fs.sync.Load() {
+		return syscall.EIO
+	}
+	return nil // nothing here loses power
+}
+
+func (f weakFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// roomSoon waits until the queue says that there is room.
+func roomSoon(t *testing.T, q *Queue, typ string) {
+	t.Helper()
+	room := make(chan struct{})
+	q.OnRoom(typ, 100, func() { close(room) })
+	select {
+	case <-room:
+	case <-time.After(patience):
+		t.Fatal("there is no room")
+	}
+}
+
+func TestAFullDiskRefusesAndRecovers(t *testing.T) {
+	disk := &weakFS{}
+	s := &store{dir: t.TempDir(), fs: disk}
+	q := onDisk(t, s, 1000)
+	x := newTaker(q)
+	mustPut(t, q, "d", messages(1, 10, 100)...)
+	mustCommit(t, q, "d")
+	disk.full.Store(true)
+	for range 2 {
+		if n, err := q.Put("d", message(99, 100)); n != 0 || !errors.Is(err, ErrDisk) {
+			t.Errorf("Put = %d, %v; want an %v", n, err, ErrDisk)
+		}
+	}
+	// What needs no disk goes on.
+	mustPut(t, q, "a", message(11, 20))
+	disk.full.Store(false)
+	roomSoon(t, q, "d")
+	mustPut(t, q, "d", messages(12, 20, 100)...)
+	mustCommit(t, q, "d")
+	got := x.finish(t, 20)
+	slices.Sort(got)
+	checkIDs(t, got, upFrom(1, 20)...)
+	if len(s.failures()) == 0 {
+		t.Error("nobody was told")
+	}
+	x.Close()
+	q.Close()
+	q = onDisk(t, s, 1000, "d")
+	if n := q.Len(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+func TestAFailedSyncLosesWhatWasNotCommittedAndNothingElse(t *testing.T) {
+	disk := &weakFS{}
+	s := &store{dir: t.TempDir(), fs: disk}
+	q := onDisk(t, s, 1<<20)
+	x := newTaker(q)
+	put := func(first, last uint64) {
+		t.Helper()
+		all := slices.Concat(messages(first, last, 100)...)
+		if n, err := q.PutExtra("d", all, &Extra{From: Origin{"p", Epoch{1}, first}}); n != len(all) || err != nil {
+			t.Fatalf("PutExtra = %d, %v", n, err)
+		}
+	}
+	put(1, 5)
+	mustCommit(t, q, "d")
+	put(6, 9)
+	disk.sync.Store(true)
+	if err := q.Commit("d"); !errors.Is(err, ErrDisk) {
+		t.Errorf("Commit: %v, want an %v", err, ErrDisk)
+	}
+	if n := q.Len(); n != 5 {
+		t.Errorf("%d messages, want 5", n)
+	}
+	disk.sync.Store(false)
+	put(6, 9) // their sender was not told that they were taken
+	mustCommit(t, q, "d")
+	put(6, 12)
+	mustCommit(t, q, "d")
+	checkIDs(t, x.finish(t, 12), upFrom(1, 12)...)
+	x.Close()
+	q.Close()
+	q = onDisk(t, s, 1<<20, "d")
+	x = newTaker(q)
+	put(10, 13)
+	mustCommit(t, q, "d")
+	checkIDs(t, x.finish(t, 1), 13)
+	if n := q.Len(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+func TestAQuotaPushesBack(t *testing.T) {
+	for _, typ := range []string{"a", "d"} {
+		s := &store{dir: t.TempDir(), quota: spool.NewQuota(20_000), segment: 5000}
+		q := onDisk(t, s, 1000)
+		x := newTaker(q)
+		all := messages(0, 999, 100)
+		next, taken := 0, 0
+		for taken < len(all) {
+			for next < len(all) {
+				n, err := q.Put(typ, slices.Concat(all[next:min(next+50, len(all))]...))
+				for ; n > 0; next++ {
+					n -= len(all[next])
+				}
+				if err != nil {
+					if !errors.Is(err, ErrFull) {
+						t.Fatal(err)
+					}
+					break
+				}
+			}
+			mustCommit(t, q, typ)
+			if n := next - taken; n > 250 {
+				t.Fatalf("type %s: %d messages wait", typ, n)
+			}
+			n := min(20, next-taken)
+			checkIDs(t, x.finish(t, n), upFrom(uint64(taken), uint64(n))...)
+			if taken += n; n == 0 {
+				roomSoon(t, q, typ)
+			}
+		}
+	}
+}
+
+func TestWhatADamagedLogHasLostIsCounted(t *testing.T) {
+	s := &store{dir: t.TempDir(), segment: 4000}
+	q := onDisk(t, s, 1<<20)
+	mustPut(t, q, "d", messages(1, 200, 100)...)
+	mustCommit(t, q, "d")
+	q.Close()
+	names, err := os.ReadDir(s.dir + "/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range names {
+		path := s.dir + "/d/" + e.Name()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 && len(text) > 2000 {
+			text[2000] ^= 1
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	q = onDisk(t, s, 1<<20, "d")
+	x := newTaker(q)
+	if got := x.finish(t, 199); len(slices.Compact(got)) != 199 || !slices.IsSorted(got) {
+		t.Errorf("got %v", got)
+	}
+	x.Close()
+	if n := q.Len(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+func TestPurgeDiscardsWhatIsOnDisk(t *testing.T) {
+	s := &store{dir: t.TempDir()}
+	q := onDisk(t, s, 1000)
+	x := newTaker(q)
+	mustPut(t, q, "d", messages(1, 50, 100)...)
+	mustCommit(t, q, "d")
+	mustPut(t, q, "a", messages(51, 100, 100)...)
+	mustPut(t, q, "b", messages(101, 102, 100)...) // in memory only
+	x.take(t, 3)
+	if n := q.Purge(); n != 97 {
+		t.Errorf("Purge = %d, want 97", n)
+	}
+	if n := q.Len(); n != 5 {
+		t.Errorf("%d are left, want 5", n)
+	}
+	mustPut(t, q, "d", message(103, 100))
+	mustCommit(t, q, "d")
+	got := x.take(t, 3)
+	slices.Sort(got)
+	checkIDs(t, got, 101, 102, 103)
+	x.Done(6, true)
+	x.Close()
+	q.Close()
+	q = onDisk(t, s, 1000, "a", "b", "d")
+	if n := q.Len(); n != 0 {
+		t.Errorf("%d came back", n)
+	}
+}
