@@ -205,9 +205,6 @@ func (l *lane) purge() (n int) {
 		if d.tail == 0 {
 			d.first = never
 			q.tails--
-			if !d.durable {
-				d.loose = l.num
-			}
 		}
 		l.ackSoon()
 	}

@@ -122,9 +122,6 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 	if d.tail == 0 {
 		d.first = never
 		q.tails--
-		if !d.durable {
-			d.loose = l.num
-		}
 	}
 	return true
 }
