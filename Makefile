@@ -6,6 +6,7 @@
 # make lint     formatting, vet, staticcheck, pages, scripts, other systems
 # make interop  together with the Python program aioconnectors (needs Python)
 # make bench    how fast it is
+# make crashtest  kill the programs under load, KILLS times; nothing may be lost
 # make fuzz     every fuzz target, each for FUZZTIME
 # make race     the tests with the race detector, or an error without it
 # make install  below $(DESTDIR)$(PREFIX); uninstall removes the same files
@@ -29,6 +30,7 @@ OUT = bin
 GO = go
 GOFMT = gofmt
 FUZZTIME = 30s
+KILLS = 200
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The version that the programs show; when it is empty, git knows it.
 VERSION =
@@ -91,6 +93,9 @@ lint:
 
 interop:
 	$(GO) test -tags interop -run Interop -count=1 -timeout 15m -v ./lib/regress/
+
+crashtest: all
+	$(GO) run ./lib/regress/crashtest -bin bin -n $(KILLS)
 
 bench: all
 	$(GO) run ./lib/regress/bench -bin bin
@@ -160,4 +165,4 @@ completions: all
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all demo test race lint interop bench fuzz install uninstall deb completions clean
+.PHONY: all demo test race lint interop crashtest bench fuzz install uninstall deb completions clean

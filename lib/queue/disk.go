@@ -176,14 +176,24 @@ func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error)
 		q.diskFull(l, err)
 		return 0, err
 	}
+	if x.From.Seq > 0 || x.ID != (ID{}) { // it may have come on another way meanwhile
+		q.mu.Lock()
+		skipped := l.skipKnown(frames, x)
+		q.unlock()
+		if taken, frames = skipped, frames[skipped:]; len(frames) == 0 {
+			return taken, nil
+		}
+	}
 	if !d.durable {
 		q.mu.Lock()
 		if l.direct() && !q.closing {
-			if taken, err = l.putMemory(frames, x); err == nil {
+			var n int
+			n, err = l.putMemory(frames, x)
+			if taken += n; err == nil {
 				q.unlock()
 				return taken, nil
 			}
-			frames = frames[taken:]
+			frames = frames[n:]
 		}
 		d.busy = true
 		q.unlock()

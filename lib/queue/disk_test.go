@@ -270,3 +270,27 @@ func TestAnIDIsTakenOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAnIDIsTakenOnceFromManyAtOnce(t *testing.T) {
+	for _, typ := range []string{"a", "d"} {
+		q := onDisk(t, &store{dir: t.TempDir()}, 1<<20)
+		const n, many = 200, 8
+		var all sync.WaitGroup
+		for range many {
+			all.Go(func() {
+				for i := range n {
+					f := message(uint64(i), 20)
+					if k, err := q.PutExtra(typ, f, &Extra{ID: ID{1, byte(i)}}); k != len(f) || err != nil {
+						t.Errorf("PutExtra = %d, %v", k, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		mustCommit(t, q, typ)
+		checkIDs(t, newTaker(q).take(t, n), upFrom(0, n)...)
+		if st := q.Stats(); st.Put != n || st.Duplicates != n*(many-1) {
+			t.Errorf("type %s: %d put, %d duplicates; want %d and %d", typ, st.Put, st.Duplicates, n, n*(many-1))
+		}
+	}
+}
