@@ -379,8 +379,8 @@ func (c *Connector) stop(grace time.Duration) {
 }
 
 // drainPeers waits until nothing waits for a peer that is connected, or time is
-// up. A client also waits for its server to come back; to a stopping server no
-// client comes back.
+// up. A client that can keep nothing on disk also waits for its server to come
+// back; to a stopping server no client comes back.
 func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 	for _, b := range boxes {
 		for _, q := range []*queue.Queue{b.waitingFiles(), b.q} { // a file's message comes last
@@ -390,7 +390,7 @@ func (c *Connector) drainPeers(ctx context.Context, boxes []*outbox) {
 			if l := b.current(); l != nil {
 				drain(ctx, q, l.l.Done())
 			}
-			if !c.server {
+			if !c.server && !c.keeps() {
 				drain(ctx, q, nil)
 			}
 		}
@@ -420,10 +420,13 @@ func (c *Connector) finishPeers(ctx context.Context, boxes []*outbox) {
 }
 
 // drainPrograms waits until nothing waits for programs that receive, or time
-// is up.
+// is up. For a type that nobody receives it only waits if what is left cannot be
+// kept on disk.
 func (c *Connector) drainPrograms(ctx context.Context) {
 	for _, q := range c.inbox {
-		drain(ctx, q, nil)
+		if q.Takers() > 1 || !c.keeps() { // the receiver pump is one
+			drain(ctx, q, nil)
+		}
 	}
 }
 

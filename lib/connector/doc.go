@@ -22,6 +22,7 @@
 //	file from a peer          peerLink              its stage             the link ends        runPeer
 //	connection, local         local.Serve          intake or program     connection, context  accept loop
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop
+//	reader of a log           queue                 messages on disk      memory has enough    queue.Close
 //	link's writer             link.Run             the batch             link closes          link.Run
 //	link's timers             link                 nothing               link closes          link.Run
 //	the connector itself      daemon.Run           the connector         a signal             daemon.Run
@@ -32,5 +33,11 @@
 // Locks are taken in the order Connector.turn, Connector.mu, outbox.mu; and, of
 // a link, writing, settling, then feed.mu, the queue's, the link's mu. A wake-up
 // only tries for the first two. Functions that a queue calls back are called
-// without its lock.
+// without its lock. Before a queue's comes the lock of one who appends to a log,
+// and that of the log itself: with a queue's lock held no log is called.
+//
+// What has to be on disk before it counts as taken is put as everything else and
+// cannot be taken yet. The handler of a link notes where it has put such (unsafe)
+// and commits before it lets the link acknowledge, in Flush. While it waits for
+// the disk others append, and the next sync is for all of them.
 package connector

@@ -176,6 +176,37 @@ func TestNothingIsLostOrDoubledWhenConnectorsAreKilled(t *testing.T) {
 	}
 }
 
+func TestAnOutageOfTheServerLosesNothing(t *testing.T) {
+	const many = 72_000 // 20 a second for an hour
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := newConfig(t)
+	cfg.ServerAddr = config.Addr{Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port}
+	ln.Close()
+	s := &node{cfg: cfg}
+	onDisk("any")(cfg)
+	c := s.lateClient(t, "c1", onDisk("any"), func(cfg *config.Config) { cfg.MaxMemoryPerQueue = 1 << 20 })
+	for from := 0; from < many; from += many / 4 {
+		c.send(t, "any", "", numbers(from, from+many/4)...)
+		if from == many/2 {
+			c.kill(t)
+			c = c.again(t)
+		}
+	}
+	if b := c.budget.Used(); b > 1<<20 {
+		t.Errorf("%d bytes in memory for a server that is away", b)
+	}
+	s = s.again(t)
+	in := s.receive(t, api.ReceiveOptions{})
+	inOrder(t, in.wait(t, many), many)
+	eventually(t, "nothing is left", func() bool { return s.inbox["any"].Len() == 0 && c.box("", false).q.Len() == 0 })
+	if n := in.len(); n != many {
+		t.Errorf("got %d messages, want %d", n, many)
+	}
+}
+
 func TestALinkThatBreaksDoublesNothing(t *testing.T) {
 	for _, names := range [][]string{nil, {"any"}} {
 		s := server(t, onDisk(names...))

@@ -23,7 +23,7 @@ import (
 // left on disk, and removes its files. It is called once, at the start, before
 // anything else is put.
 func (c *Connector) importLeftovers() {
-	if c.cfg.Load().MaxPersistenceSize == 0 {
+	if !c.keeps() {
 		return
 	}
 	for typ, q := range c.inbox {

@@ -82,26 +82,27 @@ func (s *shelf) Failed(messageType string, lost int, err error) {
 	}
 }
 
+// keeps reports whether what waits may be kept on disk.
+func (c *Connector) keeps() bool { return c.cfg.Load().MaxPersistenceSize > 0 }
+
 // durableSend reports whether a message to a peer has to be on disk before it
 // counts as taken.
 func (c *Connector) durableSend(messageType string) bool {
-	cfg := c.cfg.Load()
-	return messageType != wire.TypePing && cfg.MaxPersistenceSize > 0 && cfg.PersistSend.Has(messageType)
+	return messageType != wire.TypePing && c.keeps() && c.cfg.Load().PersistSend.Has(messageType)
 }
 
 // durableRecv is durableSend for a message to a local program.
 func (c *Connector) durableRecv(messageType string) bool {
-	cfg := c.cfg.Load()
-	return cfg.MaxPersistenceSize > 0 && cfg.PersistRecv.Has(messageType)
+	return c.keeps() && c.cfg.Load().PersistRecv.Has(messageType)
 }
 
 // openSpools opens what is on disk from the last run, and takes over what a
 // Python connector has left.
 func (c *Connector) openSpools() error {
-	cfg := c.cfg.Load()
-	if cfg.MaxPersistenceSize == 0 {
+	if !c.keeps() {
 		return nil
 	}
+	cfg := c.cfg.Load()
 	var failed []error
 	open := func(q *queue.Queue, types []string, attr ...any) {
 		n, err := q.Open(types)
