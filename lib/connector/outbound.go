@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"syscall"
 	"time"
 
 	"aioc/lib/config"
 	"aioc/lib/link"
 	"aioc/lib/local"
 	"aioc/lib/queue"
+	"aioc/lib/spool"
 	"aioc/lib/wire"
 )
 
@@ -222,6 +224,15 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 	return n, nil
 }
 
+// diskReason says in short why something cannot be kept on disk. The log of the
+// connector has the whole error.
+func diskReason(err error) string {
+	if errors.Is(err, spool.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "no space left"
+	}
+	return "the disk fails, see its log"
+}
+
 // hopeless returns why it is not worth waiting after err, which Put returned:
 // the disk is full or failing, or nobody takes anything from a queue that is
 // full. A Python program cannot be told, and waits.
@@ -231,7 +242,7 @@ func (in *intake) hopeless(err error) *link.Refusal {
 		return nil
 	case errors.Is(err, queue.ErrDisk):
 		in.how.known = false
-		return &link.Refusal{Reason: "full", Text: "it cannot be kept on disk now: " + err.Error()}
+		return &link.Refusal{Reason: "full", Text: "the connector cannot keep it on disk now: " + diskReason(err)}
 	case in.how.durable && in.how.box.current() == nil:
 		in.how.known = false
 		return &link.Refusal{Reason: "full", Text: "peer " + in.how.box.name + " is not connected, and what waits for it is as much as may be (max_size_persistence_path)"}
