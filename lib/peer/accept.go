@@ -43,7 +43,7 @@ type Listener struct {
 	gate     *gate
 	fold     *fold.Log
 	greeting time.Duration
-	issuing  chan struct{} // held by the one who gets a certificate or a token
+	issuing  chan struct{} // held by those who get a certificate or a token
 }
 
 // Listen starts listening on server_sockaddr, whose host may name a network
@@ -63,6 +63,9 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		fold:     fold.New(o.Log),
 		greeting: maxGreeting,
 		issuing:  make(chan struct{}, 1),
+	}
+	if m == modeCertificates {
+		l.issuing = make(chan struct{}, max(1, min(maxIssuing, l.gate.max/4)))
 	}
 	if l.ln == nil {
 		if l.ln, err = bind(ctx, o); err != nil {
@@ -190,7 +193,7 @@ func (l *Listener) meet(ctx context.Context, s *stranger) *Conn {
 	c.SetDeadline(time.Now().Add(l.greeting))
 	addr := addrPort(c)
 	conn, err := l.identify(s, addr)
-	if !l.gate.leave(s) {
+	if in, got := l.gate.leave(s), (*issued)(nil); !in && !errors.As(err, &got) {
 		err = refuse(ReasonCrowd, "too many connections without a hello: the oldest was closed")
 	}
 	if err == nil {
@@ -236,7 +239,7 @@ func (l *Listener) identify(s *stranger, addr netip.AddrPort) (*Conn, error) {
 		}
 	}
 	conn.Reader = wire.NewReader(stream, wire.MaxUnidentified)
-	name, err := l.greet(conn, who)
+	name, err := l.greet(s, conn, who)
 	if err != nil {
 		return nil, l.early(s, err)
 	}

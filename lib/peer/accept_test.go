@@ -314,6 +314,62 @@ func TestTheGateCountsBytes(t *testing.T) {
 			t.Error("the wrong one is there")
 		}
 	})
+	t.Run("who is served stays, but not more than half", func(t *testing.T) {
+		g := newGate(4)
+		var all []*stranger
+		for range 4 {
+			all = append(all, g.enter(conn()))
+		}
+		for _, s := range all[:3] {
+			for range 2 { // the second time changes nothing
+				if !g.serve(s, 3) {
+					t.Error("serve: not in")
+				}
+			}
+		}
+		if got := g.served.Len(); got != 2 {
+			t.Errorf("%d are served, want 2", got)
+		}
+		g.enter(conn())
+		g.enter(conn())
+		if g.serve(all[2], 3) || g.leave(all[3]) {
+			t.Error("who is not served is still there")
+		}
+		g.unserve(all[0])
+		if !g.serve(all[0], 0) || g.served.Len() != 1 {
+			t.Error("who was served is not among the others")
+		}
+		for range 3 {
+			g.enter(conn())
+		}
+		if g.leave(all[0]) || !g.leave(all[1]) {
+			t.Error("the wrong one is there")
+		}
+		if g.served.Len() != 0 || g.guests.Len() != 3 {
+			t.Errorf("%d and %d are left, want 0 and 3", g.served.Len(), g.guests.Len())
+		}
+	})
+	t.Run("who is served counts its bytes, and ends with the gate", func(t *testing.T) {
+		g := newGate(4)
+		g.maxBytes = 10
+		near1, far1 := net.Pipe()
+		near2, far2 := net.Pipe()
+		big, other := g.enter(far1), g.enter(far2)
+		g.serve(big, 2)
+		g.serve(other, 2)
+		if err := g.add(big, 11); err != nil {
+			t.Error(err)
+		}
+		if g.leave(big) || g.bytes != 0 {
+			t.Errorf("who sent too much is still there, %d bytes are counted", g.bytes)
+		}
+		g.close()
+		for _, c := range []net.Conn{near1, near2} {
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("got %v, want EOF", err)
+			}
+		}
+	})
 	t.Run("a closed gate closes who comes", func(t *testing.T) {
 		g := newGate(2)
 		near1, far1 := net.Pipe()

@@ -24,7 +24,8 @@
 // 64 KiB and a TLS handshake of at most 256 KiB; all strangers together are
 // limited in number (max_unidentified) and in bytes. When there are too many the
 // oldest goes, so that one who is quick gets through a flood of those who are
-// not. A refusal is a silent close, as in aioconnectors, whose reason is logged
+// not; but none of up to half of them who are being given a certificate or a token.
+// A refusal is a silent close, as in aioconnectors, whose reason is logged
 // here, a few times a minute at most.
 //
 // Goroutines: Serve has one for each connection, which runs up and ends with it,

@@ -29,7 +29,8 @@ type gate struct {
 
 	mu     sync.Mutex // guards what follows
 	guests list.List  // of *stranger, the oldest first
-	bytes  int        // what they have sent, together
+	served list.List  // of *stranger: see serve; they count among max
+	bytes  int        // what all of them have sent, together
 	closed bool
 }
 
@@ -50,7 +51,7 @@ type stranger struct {
 	first [2]byte // of them
 
 	// guarded by gate.mu
-	place *list.Element // in gate.guests, nil after leaving
+	place *list.Element // in gate.guests or gate.served, nil after leaving
 	read  int           // bytes counted
 }
 
@@ -63,10 +64,40 @@ func (g *gate) enter(c net.Conn) *stranger {
 		c.Close()
 	}
 	s.place = g.guests.PushBack(s)
-	if g.guests.Len() > g.max {
+	if g.guests.Len()+g.served.Len() > g.max {
 		g.push(g.guests.Front())
 	}
 	return s
+}
+
+// serve keeps s from having to go for those who come later: it has said what it
+// wants and may have it, and what is done for it would be in vain. That holds for
+// at most so many at a time, and no more than half of all, so that strangers who
+// ask for much do not keep out those who only say who they are. It tells whether
+// s is in, served or not.
+func (g *gate) serve(s *stranger, most int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.place == nil {
+		return false
+	}
+	if g.served.Len() < min(most, g.max/2) {
+		g.guests.Remove(s.place) // nothing if it is served already
+		g.served.Remove(s.place)
+		s.place = g.served.PushBack(s)
+	}
+	return true
+}
+
+// unserve ends serve: s is like one who has just come.
+func (g *gate) unserve(s *stranger) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.place != nil {
+		g.guests.Remove(s.place)
+		g.served.Remove(s.place)
+		s.place = g.guests.PushBack(s)
+	}
 }
 
 // leave takes s out, identified or not, and tells whether it was still in.
@@ -94,8 +125,10 @@ func (g *gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
-	for e := g.guests.Front(); e != nil; e = e.Next() {
-		e.Value.(*stranger).Conn.Close()
+	for _, l := range []*list.List{&g.guests, &g.served} {
+		for e := l.Front(); e != nil; e = e.Next() {
+			e.Value.(*stranger).Conn.Close()
+		}
 	}
 }
 
@@ -108,7 +141,8 @@ func (g *gate) push(e *list.Element) {
 
 // remove forgets s. mu is held.
 func (g *gate) remove(s *stranger) {
-	g.guests.Remove(s.place)
+	g.guests.Remove(s.place) // it is in one of the two
+	g.served.Remove(s.place)
 	g.bytes -= s.read
 	s.place = nil
 }

@@ -19,6 +19,10 @@ const (
 	// or a token. One that has given up, as they do after ten seconds, must not
 	// get any: it could not ask again.
 	maxIssueWait = 5 * time.Second
+	// maxIssuing is how many are given a certificate at a time, if
+	// max_unidentified is not small: together they wait for the disk once. Tokens
+	// are made one by one.
+	maxIssuing = 32
 	// maxParting is how long a client that got one has to close the connection.
 	maxParting = 2 * time.Second
 )
@@ -46,10 +50,10 @@ type issued struct {
 
 func (i *issued) Error() string { return i.what + " issued to client " + i.name }
 
-// greet finds out who the client at the other end of c is, who has shown the
-// certificate of who, if any. The connection has a deadline and the reader a
+// greet finds out who the client at the other end of c, the stranger s, is, who
+// has shown the certificate of who, if any. The connection has a deadline and the reader a
 // small limit; what follows the handshake stays in the reader.
-func (l *Listener) greet(c *Conn, who identity.Who) (name string, err error) {
+func (l *Listener) greet(s *stranger, c *Conn, who identity.Who) (name string, err error) {
 	switch {
 	case l.mode == modeCertificates && !who.Default, l.mode == modeToken && l.byCertificate(who):
 		// No hello at all: the certificate says it.
@@ -79,9 +83,9 @@ func (l *Listener) greet(c *Conn, who identity.Who) (name string, err error) {
 		}
 		return name, l.admit(c, MomentName, name)
 	case modeToken:
-		return name, l.token(c, name, words(f.Data))
+		return name, l.token(s, c, name, words(f.Data))
 	}
-	return "", l.enrol(c, name, words(f.Data))
+	return "", l.enrol(s, c, name, words(f.Data))
 }
 
 // byCertificate tells whether a client of the token mode is identified by the
@@ -172,7 +176,7 @@ func words(data []byte) map[string]string {
 
 // token handles what a client asks in the token mode. Nothing of what it says
 // is quoted: it may be a token.
-func (l *Listener) token(c *Conn, name string, request map[string]string) error {
+func (l *Listener) token(s *stranger, c *Conn, name string, request map[string]string) error {
 	if err := l.admit(c, MomentName, name); err != nil {
 		return err
 	}
@@ -191,7 +195,7 @@ func (l *Listener) token(c *Conn, name string, request map[string]string) error 
 		return l.answer(c, wire.TypeToken, map[string]string{"result": "success"})
 	case "get_new_token":
 		var token string
-		err := l.issue(c, func() (err error) {
+		err := l.issue(s, c, func() (err error) {
 			token, err = l.o.Tokens.New(name)
 			return err
 		})
@@ -203,14 +207,14 @@ func (l *Listener) token(c *Conn, name string, request map[string]string) error 
 			_, undo := l.o.Tokens.Delete(name)
 			return errors.Join(err, undo)
 		}
-		l.part(c)
+		l.part(s, c)
 		return &issued{"token", name}
 	}
 	return refuse(ReasonHello, "client %q neither shows a token nor asks for one", name)
 }
 
 // enrol makes a certificate for a client that has shown the default one.
-func (l *Listener) enrol(c *Conn, name string, request map[string]string) error {
+func (l *Listener) enrol(s *stranger, c *Conn, name string, request map[string]string) error {
 	if request["cmd"] != "get_new_certificate" {
 		return refuse(ReasonHello, "client %q has shown the default certificate and does not ask for its own", name)
 	}
@@ -225,7 +229,7 @@ func (l *Listener) enrol(c *Conn, name string, request map[string]string) error 
 		csr = []byte(request["csr"])
 	}
 	var crt, key []byte
-	err := l.issue(c, func() (err error) {
+	err := l.issue(s, c, func() (err error) {
 		crt, key, err = l.o.Server.Enrol(name, csr)
 		return err
 	})
@@ -242,12 +246,14 @@ func (l *Listener) enrol(c *Conn, name string, request map[string]string) error 
 		}
 		return err
 	}
-	l.part(c)
+	l.part(s, c)
 	return &issued{"certificate", name}
 }
 
-// issue runs do when it is its turn: one at a time.
-func (l *Listener) issue(c *Conn, do func() error) error {
+// issue runs do when it is its turn. From then on s is not pushed out, nor while
+// it waits, if there are not too many.
+func (l *Listener) issue(s *stranger, c *Conn, do func() error) error {
+	l.gate.serve(s, l.gate.max/2-cap(l.issuing)) // the others must find room
 	timer := time.NewTimer(maxIssueWait)
 	defer timer.Stop()
 	select {
@@ -255,6 +261,9 @@ func (l *Listener) issue(c *Conn, do func() error) error {
 		defer func() { <-l.issuing }()
 	case <-timer.C:
 		return refuse(ReasonBusy, "too many clients want a certificate or a token at once: this one may ask again")
+	}
+	if !l.gate.serve(s, l.gate.max/2) {
+		return net.ErrClosed // it was pushed out, and could not be told
 	}
 	if err := do(); errors.Is(err, identity.ErrBusy) {
 		return &refusal{ReasonBusy, err}
@@ -277,7 +286,8 @@ func (l *Listener) answer(c *Conn, messageType string, texts map[string]string) 
 
 // part ends a connection so that the other end gets all that was sent: it is
 // closed when the client has closed it, after a while in any case.
-func (l *Listener) part(c *Conn) {
+func (l *Listener) part(s *stranger, c *Conn) {
+	l.gate.unserve(s)
 	c.SetDeadline(time.Now().Add(maxParting))
 	if t, ok := c.Conn.(interface{ CloseWrite() error }); ok && t.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, wire.MaxUnidentified))

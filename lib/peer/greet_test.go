@@ -364,7 +364,7 @@ func FuzzGreetServer(f *testing.F) {
 		far, near := net.Pipe()
 		defer far.Close()
 		l := &Listener{o: Options{Config: testConfig(false)}.withDefaults(), greeting: patience}
-		name, err := l.greet(&Conn{Conn: near, Reader: wire.NewReader(bytes.NewReader(b), wire.MaxUnidentified)}, identity.Who{})
+		name, err := l.greet(&stranger{Conn: near, gate: l.gate}, &Conn{Conn: near, Reader: wire.NewReader(bytes.NewReader(b), wire.MaxUnidentified)}, identity.Who{})
 		if err != nil {
 			if name != "" {
 				t.Errorf("a name, %q, with the error %v", name, err)

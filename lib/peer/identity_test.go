@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -366,6 +367,90 @@ func TestManyClientsEnrolAtOnce(t *testing.T) {
 			t.Errorf("got %d names, want %d", len(names), many)
 		}
 	})
+}
+
+func TestACrowdDoesNotPushOutWhoIsServed(t *testing.T) {
+	modes(t, func(t *testing.T, h *home) {
+		h.cfg.MaxUnidentified = 10
+		s := h.start(t, Options{})
+		for range cap(s.issuing) {
+			s.issuing <- struct{}{} // as if that many were at it
+		}
+		o := h.client(t, s, "pump7")
+		c := dialAs(t, s, o, false)
+		data := `{"cmd": "get_new_certificate"}`
+		if h.tokens != nil {
+			data = `{"cmd": "get_new_token"}`
+		}
+		ask, err := handshakeFrame(s.mode.hello(), "pump7", []byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(ask); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it is served", func() bool {
+			s.gate.mu.Lock()
+			defer s.gate.mu.Unlock()
+			return s.gate.served.Len() == 1
+		})
+		for range 2 * h.cfg.MaxUnidentified {
+			dialTo(t, s.Listener)
+		}
+		for range 2*h.cfg.MaxUnidentified - (h.cfg.MaxUnidentified - 1) {
+			if got := wait(t, "reason", s.refused); got != ReasonCrowd {
+				t.Errorf("got %q, want %q", got, ReasonCrowd)
+			}
+		}
+		<-s.issuing
+		var f wire.Frame
+		if err := wire.NewReader(c, wire.MaxUnidentified).Next(&f); err != nil {
+			t.Fatal(err)
+		}
+		if got := words(f.Data); got["crt"] == "" && got["token"] == "" {
+			t.Error("the answer is none")
+		}
+		c.Close()
+		// It is no refusal, even if the connection is pushed out in the end.
+		until(t, "issued", func() bool {
+			return slices.ContainsFunc(s.log.lines(t, slog.LevelInfo), func(e entry) bool { return strings.HasSuffix(e.Msg, " issued") })
+		})
+	})
+}
+
+func TestWhoWasPushedOutGetsNothing(t *testing.T) {
+	h := newHome(t, false)
+	h.cfg.MaxUnidentified = 2
+	asked := make(chan string, 10)
+	s := h.start(t, Options{Admit: func(moment string, _ netip.AddrPort, _ string) error {
+		asked <- moment
+		return nil
+	}})
+	s.issuing <- struct{}{} // as if one were at it: the others are not served
+	c := dialAs(t, s, h.client(t, s, "pump7"), false)
+	ask, err := handshakeFrame(s.mode.hello(), "pump7", []byte(`{"cmd": "get_new_certificate"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(ask); err != nil {
+		t.Fatal(err)
+	}
+	for wait(t, "asked", asked) != MomentCertificate {
+	}
+	for range h.cfg.MaxUnidentified {
+		dialTo(t, s.Listener)
+	}
+	if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Error("it got something")
+	}
+	<-s.issuing
+	if got := wait(t, "reason", s.refused); got != ReasonCrowd {
+		t.Errorf("got %q, want %q", got, ReasonCrowd)
+	}
+	// Not even for a moment: it has no answer to be taken back.
+	if _, err := os.Stat(config.CertificateTree(h.dir).SourceIDToCert); !errors.Is(err, os.ErrNotExist) || h.server.Has("pump7") {
+		t.Errorf("a certificate was made that nobody has (%v)", err)
+	}
 }
 
 func TestAClientWhoseCertificateIsNotTakenIsNeverUp(t *testing.T) {
