@@ -94,6 +94,10 @@ type Connector struct {
 	saving sync.Mutex   // one writer of the subscriptions; guards saved
 	saved  []byte       // what is in their file
 
+	// telling is held while topics change, or a server is told of them: the last
+	// that it hears are the newest. Taken before mu.
+	telling sync.Mutex
+
 	turn  sync.Mutex // one start or stop at a time; taken before mu
 	ended bool       // Run ends: no start any more; guarded by turn
 

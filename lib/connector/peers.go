@@ -194,16 +194,17 @@ func (p *peerLink) attach() bool {
 	return true
 }
 
-// detach leaves the peer without a link.
+// detach leaves the peer without a link. Its subscriptions end before another one
+// may come, whose own they would else take along.
 func (p *peerLink) detach() {
 	b := p.box
+	if p.c.publishing() {
+		p.c.unsubscribed(b.name)
+	}
 	b.mu.Lock()
 	b.link = nil
 	b.up = make(chan struct{})
 	b.mu.Unlock()
-	if p.c.publishing() {
-		p.c.unsubscribed(b.name)
-	}
 	close(p.over)
 }
 

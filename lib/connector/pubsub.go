@@ -209,7 +209,14 @@ func (c *Connector) unsubscribed(name string) {
 // subscribe tells the server what this client subscribes to, when the link is
 // up. plain: it is a Python server.
 func (p *peerLink) subscribe(plain bool) {
+	p.c.telling.Lock()
+	defer p.c.telling.Unlock()
 	topics := p.c.subscriptions()
+	p.tell(topics, plain)
+}
+
+// tell is subscribe with telling held, and the topics that there are.
+func (p *peerLink) tell(topics []string, plain bool) {
 	if !plain {
 		// Also when there are none: there may be some of the last time.
 		_ = p.l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeSubscribe + `"`)}},
@@ -244,6 +251,8 @@ func (c *Connector) setSubscriptions(topics []string) []string {
 			next = append(next, t)
 		}
 	}
+	c.telling.Lock()
+	defer c.telling.Unlock()
 	c.mu.Lock()
 	last := c.topics
 	c.topics = next
@@ -257,7 +266,7 @@ func (c *Connector) setSubscriptions(topics []string) []string {
 		return next // they are told when the server is there
 	}
 	if p.l.Acks() {
-		p.subscribe(false)
+		p.tell(next, false)
 		return next
 	}
 	without := func(a, b []string) []string {

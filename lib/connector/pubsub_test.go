@@ -154,6 +154,21 @@ func TestNonsenseSubscriptionsEndNothing(t *testing.T) {
 	}
 }
 
+func TestTheEndOfALinkDoesNotTakeTheSubscriptionsOfTheNext(t *testing.T) {
+	s := server(t, isBroker)
+	c := s.client(t, "c1", subscribes("a"))
+	s.subscribed(t, "a", 1)
+	old := s.box("c1", false).current()
+	s.saving.Lock() // as if the disk were slow: the end of the link waits here
+	c.box("", false).current().l.Close(nil)
+	s.subscribed(t, "a", 0)
+	if s.box("c1", false).current() != old {
+		t.Error("another link may come before the subscriptions of the last one have ended")
+	}
+	s.saving.Unlock()
+	s.subscribed(t, "a", 1)
+}
+
 func TestSubscriptionsChangeWhileRunning(t *testing.T) {
 	s := server(t, isBroker)
 	c := s.client(t, "c1", types("a", "b"), func(cfg *config.Config) { cfg.SubscribeTypes = []string{"a"} })
