@@ -321,6 +321,9 @@ func (o *outgoing) open() (err error) {
 // the binary part: a Python receiver would guess wrong without.
 func (o *outgoing) with(edits ...wire.Edit) []byte {
 	own := strconv.Itoa(len(o.f.Binary))
+	if o.file.Chunk != nil { // of a Python program, which does not pad
+		edits = append(edits, wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, o.file.Chunk.Name())})
+	}
 	return wire.AppendEdited(nil, o.f.Header.WithFile, append(edits, wire.Edit{Key: "binary_offset", Value: []byte(own)})...)
 }
 
@@ -332,7 +335,7 @@ func (o *outgoing) deliver(ctx context.Context) error {
 			return err
 		}
 		switch {
-		case o.src.Size <= embedMax:
+		case o.src.Size <= embedMax && (p.chunks() || o.src.Size <= o.c.cfg.Load().MaxFileChunkSize):
 			return o.embed(ctx, p)
 		case !p.chunks():
 			if err := o.pieces(ctx, p); !errors.Is(err, errLinkDown) {

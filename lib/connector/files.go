@@ -133,16 +133,19 @@ func (c *Connector) store(peer string, h *wire.Header, file *transfer.File, cont
 			c.fold.Warn("owner\x00"+why.Error(), 1, "file stored, but its owner is this connector's", slog.String("err", why.Error()))
 		}
 	}()
+	land := func(s *transfer.Stage) (string, error) {
+		if c := file.Chunk; c != nil {
+			return s.Add(transfer.StageID(peer, place.Path()+"\x00"+string(h.RequestID)), c, place.Name)
+		}
+		return s.Land(place.Name)
+	}
 	if file.Sent == nil {
 		s, err := d.Create()
 		if err != nil {
 			return "", err
 		}
 		if _, err = io.Copy(s, content); err == nil {
-			if c := file.Chunk; c != nil {
-				return s.Add(transfer.StageID(peer, place.Path()+"\x00"+string(h.RequestID)), c, place.Name)
-			}
-			stored, err = s.Land(place.Name)
+			stored, err = land(s)
 		}
 		if err != nil {
 			s.Discard()
@@ -174,12 +177,12 @@ func (c *Connector) store(peer string, h *wire.Header, file *transfer.File, cont
 		err = &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
 	}
 	if s != nil && err == nil {
-		stored, err = s.Land(place.Name)
+		stored, err = land(s)
 	}
 	if err != nil && s != nil {
 		s.Discard()
 	}
-	if err != nil && d.Has(place.Name, file.Sent.Size, file.Sent.Sum) {
+	if err != nil && file.Chunk == nil && d.Has(place.Name, file.Sent.Size, file.Sent.Sum) {
 		return place.Path(), nil
 	}
 	return stored, err

@@ -233,6 +233,35 @@ func TestAProgramIsToldThatItsFileCannotBeSent(t *testing.T) {
 	}
 }
 
+// A Python program cuts its files itself, whoever is at the other end.
+func TestChunksOfAPythonProgramArePutTogether(t *testing.T) {
+	dir := newDir(t)
+	s := server(t, stores(dir))
+	c := s.client(t, "c1")
+	in := s.receive(t, api.ReceiveOptions{})
+	const count = 11
+	var whole []byte
+	for i := 1; i <= count; i++ {
+		size := 700
+		if i%3 == 0 {
+			size = embedMax + i // goes ahead of its message
+		}
+		path, content := makeFile(t, "chunk", size)
+		whole = append(whole, content...)
+		if err := c.sendFile(t, "", fmt.Sprintf(`{"src_path": %q, "dst_type": "pics", "dst_name": "b__aioconnectors_chunk_%d_%d", "chunked": ["b__aioconnectors_chunk", %d, %d]}`,
+			path, i, count, i, count), "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, m := range in.wait(t, count) {
+		if a := parseArrived(t, m); a.Error != "" || (a.Path != "") != (i == count-1) {
+			t.Errorf("chunk %d: got %s", i+1, m.header)
+		}
+	}
+	holds(t, dir+"/pics/c1/b", whole, 0o640)
+	onlyFiles(t, dir, "pics/c1/b")
+}
+
 // A Python client and a Python server get the file inside the message.
 func TestAFileForAPythonClient(t *testing.T) {
 	s := server(t, func(cfg *config.Config) { cfg.MaxFileChunkSize = 300 << 10 })

@@ -31,6 +31,7 @@ func TestInterop(t *testing.T) {
 				{"kill", func(t *testing.T) { testKill(t, py) }},
 				{"identity", func(t *testing.T) { testIdentity(t, py) }},
 				{"access", func(t *testing.T) { testAccess(t, py) }},
+				{"files", func(t *testing.T) { testFiles(t, py) }},
 			})
 		})
 	}

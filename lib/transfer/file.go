@@ -207,12 +207,17 @@ func Note(withFile []byte, stored string, failure string) []byte {
 // receiver sorts the names.
 // Differs: the original does not pad, and damages files of ten chunks and more.
 func Piece(withFile []byte, name string, index, count int) []byte {
-	width := len(strconv.Itoa(count))
-	base := name + chunkMark
-	list := wire.AppendString([]byte{'['}, base)
+	c := Chunk{name + chunkMark, index, count}
+	list := wire.AppendString([]byte{'['}, c.Base)
 	return wire.AppendEdited(nil, withFile,
-		wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, fmt.Sprintf("%s_%0*d_%0*d", base, width, index, width, count))},
+		wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, c.Name())},
 		wire.Edit{Key: "chunked", Value: append(list, fmt.Sprintf(", %d, %d]", index, count)...)})
+}
+
+// Name is the dst_name of a chunk, padded so that names sort as the chunks do.
+func (c *Chunk) Name() string {
+	width := len(strconv.Itoa(c.Count))
+	return fmt.Sprintf("%s_%0*d_%0*d", c.Base, width, c.Index, width, c.Count)
 }
 
 // Whole is the name of the file that c is a chunk of.

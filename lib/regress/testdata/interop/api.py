@@ -10,7 +10,8 @@ The end of standard input ends the program.
 
   listen   type, answer       receive messages of a type; with answer, send
                               each request its own data and binary back
-  send     type, ...          send a message; the keys are those of message()
+  send     type, ...          send a message; the keys are those of message();
+                              chunk: cut files into pieces of so many bytes
   request  type, timeout, ... send one and wait for its response
   burst    type, to, count, text
                               send count texts, text % number
@@ -61,6 +62,8 @@ def message(op):
         kwargs["destination_id"] = op["to"]
     if op.get("ack"):
         kwargs["wait_for_ack"] = True
+    if "file" in op:
+        kwargs["with_file"] = op["file"]
     return kwargs
 
 
@@ -89,6 +92,8 @@ class Driver:
         return {}
 
     async def send(self, op):
+        if "chunk" in op:
+            self.api.max_size_chunk_upload = op["chunk"]
         return {"result": await self.api.send_message(**message(op))}
 
     async def request(self, op):
