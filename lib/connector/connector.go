@@ -326,6 +326,7 @@ func (c *Connector) start(ctx context.Context) error {
 	c.running.Store(true)
 	c.events.add("start", 1)
 	c.setActive(true)
+	s.all.Go(func() { c.sweepFiles(pumpCtx) })
 	for _, b := range c.boxes {
 		s.all.Go(func() { c.sendFiles(b) }) // what waits since the last time
 	}

@@ -19,6 +19,7 @@
 //	watch for deletions       start (server)       nothing               stop                 stop
 //	receiver pump, per type   start                a link to a receiver  stop, last thing     stop
 //	files to a peer           sendFiles             one message           none waits, stop     stop
+//	sweep of files            start                 nothing               stop                 stop
 //	file from a peer          peerLink              its stage             the link ends        runPeer
 //	connection, local         local.Serve          intake or program     connection, context  accept loop
 //	connection, peer          peer.Serve           peerLink              connection, context  accept loop

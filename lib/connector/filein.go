@@ -59,6 +59,10 @@ func (p *peerLink) offered(f *wire.Frame) error {
 	if !transfer.ValidID(id) || err != nil || size < 0 || h.Parse(append([]byte(nil), f.Data...)) != nil {
 		return fmt.Errorf("%w: _file", link.ErrProtocol)
 	}
+	if why := p.route(h).drop; why != "" {
+		p.refuseFile(id, &transfer.Error{Reason: "type", Text: why})
+		return nil
+	}
 	if p.incoming == nil {
 		p.incoming = map[string]*inFile{}
 	}

@@ -420,7 +420,8 @@ func (o *outgoing) pieces(ctx context.Context, p *peerLink) error {
 // or acknowledged if its sender waits for that.
 func (o *outgoing) whole(ctx context.Context, p *peerLink, withFile []byte, off, n int64) error {
 	edits := []wire.Edit{{Key: "with_file", Value: withFile}, {Key: "with_binary", Value: []byte("true")}}
-	if o.f.Header.WaitForAck {
+	acked := o.f.Header.WaitForAck || o.c.durableSend(string(o.f.Header.Type))
+	if acked {
 		edits = append(edits, wire.Edit{Key: "transport_id", Value: wire.AppendString(nil, o.id)})
 	}
 	head, err := wire.AppendOpenFrame(nil, wire.AppendEdited(nil, o.header, edits...), o.f.Data, o.f.Binary, n)
@@ -444,7 +445,7 @@ func (o *outgoing) whole(ctx context.Context, p *peerLink, withFile []byte, off,
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !o.f.Header.WaitForAck {
+	if !acked {
 		return nil
 	}
 	return o.wait(ctx, p, func() bool { return o.done })
@@ -493,8 +494,9 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 	extra := queue.Extra{Note: &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { taken <- err }}}
 	_, extra.Mortal = h.ExpiresAt()
 	if o.c.durableSend(typ) {
-		// It may be in both queues when the connector is killed now.
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", o.id, withFile))
+		// It may be in both queues when the connector is killed now, also after
+		// the file was removed.
+		sum := sha256.Sum256([]byte(o.id))
 		extra.ID = queue.ID(sum[:len(extra.ID)])
 	}
 	for {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"aioc/lib/access"
 	"aioc/lib/transfer"
@@ -22,6 +23,13 @@ const streamMin = 1 << 20
 // it is not there: the message is delivered in any case. header is the message's
 // own if it is nil. An error is one of the link.
 func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte, err error) {
+	edited, bin, _, err = p.receive(header, f)
+	return edited, bin, err
+}
+
+// receive is receiveFile, and also returns where the file is, "" when it is not
+// there, or not yet.
+func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, stored string, err error) {
 	h := f.Header
 	if header == nil {
 		header = h.Raw
@@ -36,20 +44,20 @@ func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte
 		size = f.Body.Len()
 		n := file.OwnBytes(h, size)
 		if n > p.c.cfg.Load().MaxMessageSize || !p.c.memory(int(n)) {
-			return nil, nil, wire.ErrMemory
+			return nil, nil, "", wire.ErrMemory
 		}
 		defer p.c.memory(-int(n))
 		bin, content, size = make([]byte, n), f.Body, size-n
 		if _, err := io.ReadFull(f.Body, bin); err != nil {
-			return nil, nil, err
+			return nil, nil, "", err
 		}
 	}
-	stored, failure := "", ""
+	failure := ""
 	if bad == nil && file.Error == "" {
 		stored, bad = p.c.store(p.box.name, h, &file, content, size)
 	}
 	if f.Body != nil && f.Body.Err() != nil {
-		return nil, nil, f.Body.Err() // it comes again
+		return nil, nil, "", f.Body.Err() // it comes again
 	}
 	if bad != nil {
 		failure = bad.Error()
@@ -60,7 +68,7 @@ func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte
 		bin = nil
 		edits = append(edits, wire.Edit{Key: "with_binary"})
 	}
-	return wire.AppendEdited(nil, header, edits...), bin, nil
+	return wire.AppendEdited(nil, header, edits...), bin, stored, nil
 }
 
 // fileFailed counts and logs a file that was not stored, or not sent.
@@ -222,4 +230,27 @@ func (l *landed) put(key, path string) {
 		}
 	}
 	l.path[key] = path
+}
+
+// sweepEvery is how often files that were not completed are looked for.
+const sweepEvery = 6 * time.Hour
+
+// sweepFiles removes what was left of files that were not completed, now and
+// then, until ctx ends.
+func (c *Connector) sweepFiles(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		for _, t := range c.cfg.Load().FileTargets {
+			if n := transfer.Sweep(t.Directory, time.Now()); n > 0 {
+				c.counts.add("file not completed: removed", n)
+				c.log.Info("files that were not completed were removed", "n", n)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -356,32 +356,3 @@ func (p *peerLink) skipped(messageType string) {
 		s.Seq++
 	}
 }
-
-// withoutFile takes the file out of a message and notes in with_file that it
-// was not stored. What the application sent beside the file stays.
-func withoutFile(header []byte, f *wire.Frame) (edited, bin []byte) {
-	if header == nil {
-		header = f.Header.Raw
-	}
-	offset, failed := 0, false
-	_ = wire.Fields(f.Header.WithFile, func(key, value []byte) {
-		switch string(key) {
-		case "binary_offset":
-			_, _ = fmt.Sscan(string(value), &offset)
-		case "file_error":
-			failed = true
-		}
-	})
-	bin = f.Binary[:max(0, min(offset, len(f.Binary)))]
-	var edits []wire.Edit
-	if len(bin) == 0 {
-		bin = nil
-		edits = append(edits, wire.Edit{Key: "with_binary"})
-	}
-	if !failed {
-		note := wire.AppendEdited(nil, f.Header.WithFile,
-			wire.Edit{Key: "file_error", Value: []byte(`"the receiver has no file_recv_config for it"`)})
-		edits = append(edits, wire.Edit{Key: "with_file", Value: note})
-	}
-	return wire.AppendEdited(nil, header, edits...), bin
-}

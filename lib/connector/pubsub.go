@@ -94,11 +94,17 @@ func count(frames []byte) (n int) {
 // spread together.
 func (p *peerLink) publication(f *wire.Frame) error {
 	h, header, bin := f.Header, p.how.fan.header, f.Binary
-	if h.WithFile != nil {
-		header, bin = withoutFile(header, f)
-		p.c.drop("file refused: no file_recv_config", p.box.name, p.how.typ, 1)
-	}
 	var err error
+	if h.WithFile != nil {
+		p.spread() // those before it
+		var stored string
+		if header, bin, stored, err = p.receive(header, f); err != nil {
+			return err
+		}
+		if sent, err := p.spreadFile(f, header, bin, stored); sent || err != nil {
+			return err
+		}
+	}
 	if from := p.how.from; from != nil {
 		if len(p.pubs) == 0 {
 			p.pubsFrom = *from
@@ -336,9 +342,6 @@ func (c *Connector) decidePublication(h *wire.Header, d *decision) *link.Refusal
 	if _, err := broker.Topic(h); err != nil {
 		return &link.Refusal{Reason: "bad", Text: err.Error()}
 	}
-	if h.WithFile != nil {
-		return &link.Refusal{Reason: "bad", Text: "files cannot be published"}
-	}
 	if !c.server {
 		return nil
 	}
@@ -367,12 +370,22 @@ func strangeKeys(h *wire.Header) (edits []wire.Edit) {
 // publish spreads the publication of a program on the broker's own host.
 func (in *intake) publish(n uint64, f *wire.Frame) {
 	h := &in.how
+	if f.Header.WithFile != nil {
+		in.publishFile(n, f)
+		return
+	}
 	frame, err := wire.AppendFrame(nil, h.fan.header, f.Data, f.Binary)
 	if err != nil {
 		in.refuse(n, h, &link.Refusal{Reason: "size", Text: err.Error()})
 		return
 	}
 	in.c.spread(h.fan, frame, h.extra, &in.unsafe)
+	in.published()
+}
+
+// published answers for a publication.
+func (in *intake) published() {
+	h := &in.how
 	if h.answer != nil && len(in.unsafe) > 0 {
 		in.answers = append(in.answers, *h)
 		return

@@ -181,6 +181,22 @@ func (d *Dir) Has(name string, size int64, sum string) bool {
 	return hex.EncodeToString(hash.Sum(nil)) == sum
 }
 
+// Duplicate gives a file one more name, which is its own and not that of a file
+// that landed, and returns it in full. id is 32 hex digits.
+func (d *Dir) Duplicate(name, id string) (string, error) {
+	link := ownPrefix + id + copySuffix
+	if err := d.root.Link(name, link); err != nil {
+		return "", ioError("file", err)
+	}
+	if err := d.sync("."); err != nil {
+		return "", ioError("file", err)
+	}
+	return d.path + "/" + link, nil
+}
+
+// Drop removes a file that landed.
+func (d *Dir) Drop(name string) { _ = d.root.Remove(name) }
+
 // open opens what is there already, and does not wait for the other end of a
 // FIFO.
 func (d *Dir) open(name string, flag int) (*os.File, error) {

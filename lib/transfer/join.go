@@ -169,7 +169,7 @@ func (d *Dir) crowded() error {
 	for {
 		entries, err := f.ReadDir(256)
 		for _, e := range entries {
-			if name := e.Name(); unfinished(name) && !strings.HasSuffix(name, doneSuffix) {
+			if name := e.Name(); unfinished(name) && !strings.HasSuffix(name, doneSuffix) && !strings.HasSuffix(name, copySuffix) {
 				partial[name[:len(ownPrefix)+32]] = true
 			}
 		}
@@ -192,7 +192,7 @@ func unfinished(name string) bool {
 		return false
 	}
 	switch rest[32:] {
-	case partSuffix, doneSuffix:
+	case partSuffix, doneSuffix, copySuffix:
 		return true
 	}
 	return strings.HasSuffix(rest, chunkSuffix)

@@ -26,6 +26,7 @@ type Stage struct {
 const (
 	partSuffix = ".part" // not complete
 	doneSuffix = ".done" // complete, its message has not come
+	copySuffix = ".copy" // of a file that landed, to be sent on
 )
 
 // StageID is the id of the stage for what a peer calls id. Stages of different

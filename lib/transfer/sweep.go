@@ -11,7 +11,7 @@ import (
 // to it.
 const (
 	KeepPartial = 72 * time.Hour      // a transfer goes on where it ended
-	keepSealed  = 30 * 24 * time.Hour // a whole file whose message waits at the sender
+	keepSealed  = 30 * 24 * time.Hour // a whole file whose message waits, here or at the sender
 )
 
 // maxSwept bounds the names that one Sweep looks at.
@@ -75,7 +75,7 @@ func sweep(root *os.Root, depth int, now time.Time, looked *int) (removed int) {
 				continue
 			}
 			keep := KeepPartial
-			if filepath.Ext(name) == doneSuffix {
+			if ext := filepath.Ext(name); ext == doneSuffix || ext == copySuffix {
 				keep = keepSealed
 			}
 			if now.Sub(info.ModTime()) > keep && root.Remove(name) == nil {

@@ -1,0 +1,132 @@
+package connector
+
+import (
+	"errors"
+	"os"
+
+	"aioc/lib/link"
+	"aioc/lib/queue"
+	"aioc/lib/transfer"
+	"aioc/lib/wire"
+)
+
+// A publication with a file: the broker stores the file as any receiver does,
+// and sends it from there to each subscriber. If it is not to stay, each
+// subscriber has a link to it of its own, which is removed when it was sent.
+//
+// Differs: the original names its own path to the subscribers even when it has
+// not stored the file, and removes its copy after the first of them
+// (aioconnectors core.py). And it sends on the chunks of a Python publisher;
+// here the subscribers get the message once, with the whole file.
+
+// spreadFile spreads a publication whose file is stored. header is as receive
+// made it. It reports false when there is no file and the publication goes on
+// like any other.
+func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) (bool, error) {
+	c, h := p.c, f.Header
+	file, err := transfer.Parse(h.WithFile)
+	if err != nil || stored == "" && (file.Chunk == nil || failed(header)) {
+		return false, nil
+	}
+	var extra queue.Extra
+	if from := p.how.from; from != nil {
+		extra.From = *from
+		from.Seq++
+	}
+	if stored != "" {
+		edits := []wire.Edit{{Key: "chunked"}}
+		if file.Chunk != nil {
+			edits = append(edits, wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, file.Chunk.Whole())})
+		}
+		withFile := wire.AppendEdited(nil, transfer.Note(h.WithFile, "", ""), edits...)
+		d, place, err := c.target(p.box.name, h, &transfer.File{Type: file.Type, Name: file.Name, Chunk: file.Chunk, Sent: new(transfer.Sent)})
+		if err == nil {
+			defer d.Close()
+		}
+		for _, b := range p.how.fan.boxes {
+			id, src, keep := newFileID(), stored, true
+			if !file.Keep && err == nil {
+				if path, linkErr := d.Duplicate(place.Name, id); linkErr == nil {
+					src, keep = path, false
+				}
+			}
+			x := extra
+			c.spreadFileTo(b, p.how.fan.topic, id, transfer.Caller{UID: os.Geteuid()}, src, keep, header, withFile, f.Data, bin, x, &p.unsafe)
+		}
+		if !file.Keep && err == nil {
+			d.Drop(place.Name)
+		}
+	}
+	return true, p.acknowledge(h)
+}
+
+// failed reports whether with_file of a header has a file_error.
+func failed(header []byte) bool {
+	var h wire.Header
+	if h.Parse(header) != nil || h.WithFile == nil {
+		return true
+	}
+	f, err := transfer.Parse(h.WithFile)
+	return err != nil || f.Error != ""
+}
+
+// spreadFileTo puts a publication with a file into the queue of one subscriber.
+func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Caller, src string, keep bool,
+	header, withFile, data, bin []byte, extra queue.Extra, put *unsafe) {
+	drop := []byte("true")
+	if keep {
+		drop = []byte("false")
+	}
+	withFile = wire.AppendEdited(nil, withFile,
+		wire.Edit{Key: "src_path", Value: wire.AppendString(nil, src)}, wire.Edit{Key: "delete", Value: drop})
+	frame, err := wire.AppendFrame(nil, wire.AppendEdited(nil, header,
+		wire.Edit{Key: "with_file", Value: withFile},
+		wire.Edit{Key: "file_caller", Value: appendCaller(nil, caller)},
+		wire.Edit{Key: "file_id", Value: wire.AppendString(nil, id)}), data, bin)
+	for err == nil {
+		q := c.fileQueue(b)
+		if _, err = q.PutExtra(topic, frame, &extra); err == nil {
+			if c.durableSend(topic) {
+				put.add(q, topic)
+			}
+			c.sendFiles(b)
+			return
+		}
+		if errors.Is(err, queue.ErrClosed) {
+			// It was dropped when the subscriber had gone.
+			if again := c.box(b.name, true); again != nil && again != b {
+				b, err = again, nil
+			}
+		}
+	}
+	c.held.drop(id)
+	c.drop("queue of a subscriber full", b.name, topic, 1)
+}
+
+// publishFile spreads a publication with a file of a program on this host. The
+// last subscriber to whom it is given removes it, if it is to be removed: those
+// before have it open.
+func (in *intake) publishFile(n uint64, f *wire.Frame) {
+	h, c := &in.how, in.c
+	file, err := transfer.Parse(f.Header.WithFile)
+	var why *link.Refusal
+	if err != nil {
+		why = &link.Refusal{Reason: "bad", Text: err.Error()}
+	} else if _, why = in.admitFile("", nil, f.Header.WithFile); why == nil {
+		c.held.drop("")
+	}
+	if why != nil {
+		in.refuse(n, h, why)
+		return
+	}
+	caller := callerOf(in.caller)
+	for i, b := range h.fan.boxes {
+		id := newFileID()
+		if src, err := transfer.OpenSource(file.Source, caller); err == nil && !c.held.add(id, src) {
+			src.Close()
+		}
+		keep := file.Keep || i < len(h.fan.boxes)-1
+		c.spreadFileTo(b, h.fan.topic, id, caller, file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
+	}
+	in.published()
+}

@@ -1,0 +1,108 @@
+package connector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"aioc/lib/api"
+	"aioc/lib/config"
+	"aioc/lib/wire"
+)
+
+// publishFile publishes a message with a file.
+func (n *node) publishFile(t testing.TB, topic, withFile, data, bin string) {
+	t.Helper()
+	c := n.open(t)
+	defer c.Close()
+	s := c.Sender(api.SendOptions{})
+	defer s.Close()
+	h := fmt.Appendf(nil, `{"message_type": "_pubsub", "source_id": "x", "with_binary": true, "with_file": %s, "message_type_publish": %q}`, withFile, topic)
+	if err := s.Put(h, []byte(data), []byte(bin)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Finish(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPublishedFileReachesEachSubscriber(t *testing.T) {
+	dir := newDir(t)
+	in := func(name string) func(*config.Config) {
+		return func(cfg *config.Config) {
+			cfg.FileTargets = map[string]config.FileTarget{"pics": {Directory: dir + "/" + name}}
+		}
+	}
+	s := server(t, isBroker, in("broker"))
+	pub := s.client(t, "pub")
+	var subs []*sink
+	for _, name := range []string{"c1", "c2"} {
+		c := s.client(t, name, subscribes("a"), in(name))
+		subs = append(subs, c.receive(t, api.ReceiveOptions{}))
+	}
+	py := s.peer(t, "py")
+	py.write(`{"message_type": "_pubsub", "source_id": "py"}`, `{"subscribe_message_types": ["a"]}`)
+	s.subscribed(t, "a", 3)
+	for i, size := range []int{7, 2 * embedMax} {
+		for _, keep := range []bool{true, false} {
+			for _, from := range []*node{pub, s} {
+				name := fmt.Sprintf("f%d-%v-%v", i, keep, from == s)
+				path, content := makeFile(t, "f", size)
+				from.publishFile(t, "a", withFile(path, "pics", name, keep), name, "own")
+				n := subs[0].len() + 1
+				for j, sub := range subs {
+					m := sub.wait(t, n)[n-1]
+					a := parseArrived(t, m)
+					if want := fmt.Sprintf("%s/c%d/%s", dir, j+1, name); a.Path != want || m.data != name || m.bin != "own" || !strings.Contains(m.header, `"message_type": "a"`) {
+						t.Errorf("%s: got %s %q %q", name, m.header, m.data, m.bin)
+						continue
+					}
+					holds(t, a.Path, content, 0o640)
+				}
+				var f wire.Frame
+				for {
+					if err := py.r.Next(&f); err != nil {
+						t.Fatal(err)
+					}
+					if string(f.Header.Type) == "a" {
+						break
+					}
+				}
+				if !bytes.Equal(f.Binary, append([]byte("own"), content...)) || strings.Contains(string(f.Header.Raw), "file_") {
+					t.Errorf("%s: a Python subscriber got %s and %d bytes", name, f.Header.Raw, len(f.Binary))
+				}
+				_, err := os.Lstat(path)
+				if keep && err != nil {
+					t.Errorf("%s: the source: %v", name, err)
+				}
+				if !keep {
+					eventually(t, "the source is removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, fs.ErrNotExist) })
+				}
+			}
+		}
+	}
+	// The broker keeps what is to stay, and nothing else.
+	eventually(t, "the copies are removed", func() bool {
+		entries, err := os.ReadDir(dir + "/broker")
+		return err == nil && len(entries) == 2
+	})
+	onlyFiles(t, dir+"/broker", "f0-true-false", "f1-true-false")
+}
+
+func TestAPublicationWhoseFileTheBrokerDoesNotStoreSaysSo(t *testing.T) {
+	s := server(t, isBroker)
+	pub, sub := s.client(t, "pub"), s.client(t, "c1", subscribes("a"))
+	in := sub.receive(t, api.ReceiveOptions{})
+	s.subscribed(t, "a", 1)
+	secret, _ := makeFile(t, "secret", 9)
+	path, _ := makeFile(t, "f", 5)
+	pub.publishFile(t, "a", fmt.Sprintf(`{"src_path": %q, "dst_type": "pics", "dst_name": "n", "delete": false, "dst_path": %q}`, path, secret), "data", "own")
+	m := in.wait(t, 1)[0]
+	if a := parseArrived(t, m); a.Path != "" || !strings.Contains(a.Error, "no file_recv_config") || m.data != "data" || m.bin != "own" {
+		t.Errorf("got %s", m.header)
+	}
+}
