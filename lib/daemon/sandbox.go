@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"aioc/lib/config"
+	"aioc/lib/transfer"
 )
 
 // A daemon needs few of the rights that its user has. It gives up the others
@@ -42,12 +43,7 @@ func writesBelow(cfg *config.Config) []string {
 		}
 	}
 	for _, target := range cfg.FileTargets {
-		// Up to the first placeholder.
-		dir, _, rest := strings.Cut(target.Directory, "{")
-		if rest {
-			dir = filepath.Dir(dir + "x")
-		}
-		dirs = append(dirs, dir)
+		dirs = append(dirs, transfer.Base(target.Directory))
 	}
 	var all []string
 	for _, dir := range dirs {

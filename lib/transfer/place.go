@@ -101,6 +101,38 @@ func Find(template string, h *wire.Header, f *File) (Place, error) {
 	return p, nil
 }
 
+// Base returns the directory below which all places of a target_directory are:
+// what is left of its first placeholder.
+func Base(template string) string {
+	base, _ := fixed(template)
+	return base
+}
+
+// fixed returns the Base of a template and how many directories come below it.
+func fixed(template string) (base string, depth int) {
+	base = string(filepath.Separator)
+	pieces, err := cut(expandHome(template))
+	if err != nil {
+		return base, 0
+	}
+	for _, component := range components(pieces) {
+		filled := false
+		text := ""
+		for _, p := range component {
+			filled = filled || p.key != ""
+			text += p.text
+		}
+		switch {
+		case text == "" && !filled:
+		case depth > 0 || filled:
+			depth++
+		default:
+			base = filepath.Join(base, text)
+		}
+	}
+	return base, depth
+}
+
 // Below returns the place with another directory: one that a hook names. A
 // relative name is below the target directory, an absolute one replaces it.
 // The hook is the receiver's own, so it may name any.

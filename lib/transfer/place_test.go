@@ -31,6 +31,9 @@ func TestTargetDirectoryIsFilledIn(t *testing.T) {
 		if err != nil || p.Base != test.base || strings.Join(p.Sub, "|") != test.sub {
 			t.Errorf("%s: got %+v, %v, want %s and %s", test.template, p, err, test.base, test.sub)
 		}
+		if got := Base(test.template); got != test.base {
+			t.Errorf("%s: got base %s, want %s", test.template, got, test.base)
+		}
 	}
 }
 

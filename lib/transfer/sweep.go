@@ -21,20 +21,7 @@ const maxSwept = 100_000
 // directories that target_directory can stand for. It returns how many files
 // that were. What cannot be looked at is left.
 func Sweep(template string, now time.Time) (removed int) {
-	pieces, err := cut(expandHome(template))
-	if err != nil {
-		return 0
-	}
-	base, depth := string(filepath.Separator), 0
-	for _, component := range components(pieces) {
-		switch {
-		case len(component) == 0:
-		case depth > 0 || len(component) > 1 || component[0].key != "":
-			depth++
-		default:
-			base = filepath.Join(base, component[0].text)
-		}
-	}
+	base, depth := fixed(template)
 	root, err := os.OpenRoot(base)
 	if err != nil {
 		return 0
