@@ -33,6 +33,7 @@ type outbox struct {
 	inFlight []item // taken, in order; finished ones within have no frame
 	base     uint64 // number of the frame before inFlight[0]
 	closed   bool
+	lost     bool // not all had arrived then
 }
 
 // What may wait of that which need not go first: enough to keep the link busy.
@@ -53,6 +54,8 @@ func (o *outbox) put(it item) {
 	closed := o.closed
 	if !closed {
 		o.first = append(o.first, it)
+	} else {
+		o.lost = true
 	}
 	o.mu.Unlock()
 	if closed {
@@ -113,10 +116,10 @@ func (o *outbox) waitIdle(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if o.closed {
-			return errGone
-		}
 		o.changed.Wait()
+	}
+	if o.lost {
+		return errGone
 	}
 	return nil
 }
@@ -239,6 +242,7 @@ func (o *outbox) Close() {
 		}
 	}
 	o.inFlight, o.first, o.low, o.lowSize = nil, nil, nil, 0
+	o.lost = o.lost || len(rest) > 0
 	o.mu.Unlock()
 	for _, it := range rest {
 		it.finish(errGone)

@@ -319,7 +319,7 @@ func (s *session) deliver(ctx context.Context) error {
 			}
 		}
 	}
-	if s.ctx.Err() != nil {
+	if err != nil && s.ctx.Err() != nil {
 		return errGone
 	}
 	return err

@@ -189,7 +189,7 @@ func TestAShellThatFillsTheTerminal(t *testing.T) {
 	resize(t, bob.in, 30, 100)
 	// Only a terminal that controls a session is told by the kernel.
 	bob.say("stty size; cat\r")
-	bob.line("\n(24 80|30 100)\r\n")
+	bob.line("(?s)size; cat.*(24 80|30 100)\r\n")
 	bob.say("\x03") // is for cat
 	bob.line("\\^C")
 	bob.say("echo after $((6*7))\r")
