@@ -5,6 +5,7 @@
 # make test     all tests; needs Go and make only
 # make lint     formatting, vet, staticcheck, pages, scripts, other systems
 # make interop  together with the Python program aioconnectors (needs Python)
+# make bridge   the recipes of aioc-bridge(7) (needs the brokers and their tools)
 # make bench    how fast it is
 # make crashtest  kill the programs under load, KILLS times; nothing may be lost
 # make fuzz     every fuzz target, each for FUZZTIME
@@ -80,8 +81,8 @@ lint:
 	@bad=$$($(GOFMT) -l cmd lib); \
 	[ -z "$$bad" ] || { echo "lint: run gofmt -w on:" $$bad >&2; exit 1; }
 	$(GO) mod tidy -diff
-	$(GO) vet -tags interop ./...
-	$(GO) run $(STATICCHECK) -tags interop ./...
+	$(GO) vet -tags interop,bridge ./...
+	$(GO) run $(STATICCHECK) -tags interop,bridge ./...
 	mandoc -T lint -W warning man/*.[1-8]
 	find .ci cmd lib \( -name '*.sh' -o -name run \) -type f -exec shellcheck -x -P SCRIPTDIR {} +
 	shellcheck -s bash cmd/*/*.bash
@@ -96,6 +97,9 @@ interop:
 
 crashtest: all
 	$(GO) run ./lib/regress/crashtest -bin bin -n $(KILLS)
+
+bridge:
+	$(GO) test -tags bridge -run Bridge -count=1 -timeout 15m -v ./lib/regress/
 
 bench: all
 	$(GO) run ./lib/regress/bench -bin bin
@@ -165,4 +169,4 @@ completions: all
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all demo test race lint interop crashtest bench fuzz install uninstall deb completions clean
+.PHONY: all demo test race lint interop bridge crashtest bench fuzz install uninstall deb completions clean
