@@ -26,10 +26,6 @@ var escapes = map[string]string{
 // them.
 func TestBridge(t *testing.T) {
 	dir := t.TempDir()
-	// The scripts of testdata/bridge run as well as another user.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	found := recipe.FindAllStringSubmatch(mustRead(t, "man/aioc-bridge.7"), -1)
 	for _, m := range found {
 		name := m[1]

@@ -9,7 +9,8 @@
 . "${0%/*}/../lib.sh"
 
 base=$AIOC_DIR/base pump7=$AIOC_DIR/pump7
-mkdir -m 700 "$base" "$pump7"
+export XDG_CONFIG_HOME="$AIOC_DIR/config" # what the tools find is not that of the user
+mkdir -m 700 "$base" "$pump7" "$XDG_CONFIG_HOME"
 client_pid='' broker_pid='' bridges=''
 
 # need PROGRAM ...: the script fails without these
@@ -28,7 +29,7 @@ finish() {
 		endbridge "$bridge"
 	done
 	# shellcheck disable=SC2086 # they may be empty
-	stop $broker_pid $client_pid $server_pid
+	stop $broker_pid $server_pid $client_pid
 	[ "$failed" = 0 ] || tail -n 30 ./*.log
 	exit "$failed"
 }
@@ -45,15 +46,22 @@ startclient() {
 }
 
 # bridge NAME: runs a recipe of the page in the background; its process, which
-# leads a group, is in the file NAME.pid. A recipe has half a minute for a broker
-# that hangs; the test gives it three seconds.
+# leads a group, is in the file NAME.pid. It ends when this script has, whatever
+# ended it. A recipe has half a minute for a broker that hangs; the test gives it
+# three seconds.
 bridge() {
 	sed 's/-limit [0-9]*s/-limit 3s/' "$RECIPES/$1" >"$1.run"
 	rm -f "$1.pid"
-	(
-		cd "$RECIPES" || exit
-		AIOC_DIR=$base exec setsid sh -c "echo \$\$ >'$AIOC_DIR/$1.pid'; exec sh '$AIOC_DIR/$1.run'"
-	) >>"$1.log" 2>&1 &
+	cat >"$1.group" <<-END
+		cd '$RECIPES' || exit
+		(
+			while kill -0 $$; do sleep 1; done
+			kill -KILL -\$\$
+		) 2>/dev/null &
+		echo \$\$ >'$AIOC_DIR/$1.pid'
+		exec sh '$AIOC_DIR/$1.run'
+	END
+	AIOC_DIR=$base setsid sh "$1.group" >>"$1.log" 2>&1 &
 	waitfor "the bridge $1 to start" "[ -s '$1.pid' ]"
 	bridges="$bridges $1"
 }
@@ -88,7 +96,7 @@ payloads() {
 	printf 'a\0b\0\n\0' >pay.nul
 	printf '{{.Count}} {{{{ID}} {{{ }} {{/* {{"' >pay.template
 	printf '\377\376\200\r\n\t\033[31m' >pay.bytes
-	# shellcheck disable=SC2016 # they are to stay as they are
+	# shellcheck disable=SC2016,SC1003 # they are to stay as they are
 	printf '%s' '"$(id)" `id` '\''; \n \x41 %s %d \\' >pay.shell
 	printf '%s' '-5' >pay.option
 	printf '%s' '@/etc/passwd' >pay.file

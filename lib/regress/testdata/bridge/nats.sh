@@ -55,6 +55,7 @@ done
 
 status 'with an identifier' 0 send plain -request-id one
 status 'with the same again' 0 send plain -request-id one
+# shellcheck disable=SC2016 # it is to stay as it is
 status 'with another' 0 send pay.nul -request-id 'two
 {{x}} "$(id)"'
 n=$((n + 2))
@@ -84,7 +85,7 @@ kill -CONT "$broker_pid"
 n=$((n + 1))
 waitfor 'the message to come when NATS goes on' "[ \"\$(nats stream info READINGS -j | jq .state.messages)\" -ge $n ]"
 
-head -c 140000 pay.large pay.large | tr '\n' ' ' >huge
+head -c 140000 pay.large pay.large | tr -d '{' >huge
 status 'a message is taken that is too large for the tool' 0 send huge
 waitfor 'the bridge to say so' "grep -q 'to-nats: a message of .* bytes is too large' nats-out.log"
 check 'the status is that of a message that can never succeed' "grep -q 'status 65' nats-out.log"
@@ -110,6 +111,7 @@ check 'as it was' 'cmp out huge'
 nats request --raw readings a -H 'Some: header / tries: 7 / cons seq: 7 / str seq: 7 / pending: 0' >/dev/null
 status 'a message with headers is received' 0 aioc-recv -dir "$pump7" -type order -raw -n 1 -timeout 30s
 same 'without them' a "$(cat out)"
+waitfor 'it to be acknowledged' 'pending 0'
 
 stop "$client_pid"
 nats request --raw readings plain >/dev/null

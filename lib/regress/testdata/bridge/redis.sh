@@ -80,6 +80,7 @@ waitfor 'what is left to come' "echo x | aioc-send -dir '$pump7' -type reading -
 redis DEL readings >/dev/null
 status 'with an identifier' 0 send plain -request-id one
 status 'with the same again' 0 send plain -request-id one
+# shellcheck disable=SC2016 # it is to stay as it is
 status 'with another' 0 send pay.nul -request-id 'two
 {x} "$(id)"'
 waitfor 'both' 'length 2'
