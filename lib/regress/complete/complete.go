@@ -22,7 +22,7 @@ type program struct {
 }
 
 var (
-	flagLine = regexp.MustCompile(`^  -(\S+)(?: ([A-Z][A-Z0-9=:]*))?\s{2,}(\S.*)$`)
+	flagLine = regexp.MustCompile(`^  -(\S+)(?: ([A-Z][A-Z0-9=:,.|]*))?\s{2,}(\S.*)$`)
 	// A synopsis such as "aioc-certs list [DIR]" names a command.
 	synopsisLine = regexp.MustCompile(`(?m)^(?:usage:|      ) aioc-[a-z]+ ([a-z][a-z-]+)(?: |$)`)
 	commandLine  = regexp.MustCompile(`^  ([a-z][a-z-]*)(?: .*?)?(?:\s{2,}(\S.*))?$`)
