@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"aioc/lib/api"
+	"aioc/lib/config"
 	"aioc/lib/control"
 )
 
@@ -200,5 +201,34 @@ func TestSecretsAreNotShown(t *testing.T) {
 		if got, err := ask(t, c, name, nil); err != nil || strings.Contains(got, "hunter2") {
 			t.Errorf("%s: got %s, %v", name, got, err)
 		}
+	}
+}
+
+func TestStatisticsOfTheDisk(t *testing.T) {
+	s := server(t, func(cfg *config.Config) { cfg.PersistRecv.All = true })
+	c := s.client(t, "c1")
+	s.connected(t, "c1")
+	if got := stats(t, c).Disk; got != nil {
+		t.Errorf("nothing is on disk, and it says %+v", got)
+	}
+	c.send(t, "any", "", "1", "2", "3")
+	var got control.Stats
+	eventually(t, "three wait on disk", func() bool {
+		got = stats(t, s)
+		return got.Types[0].Queue.Put == 3 && got.Disk != nil
+	})
+	total := uint64(0)
+	for _, n := range got.Disk.Syncs.Counts {
+		total += n
+	}
+	if total == 0 || got.Disk.Bytes == 0 || got.Types[0].Queue.Disk == 0 || got.Types[0].Queue.Oldest == 0 || got.Disk.Errors != 0 {
+		t.Errorf("got %+v, queue %+v", got.Disk, got.Types[0].Queue)
+	}
+	if n := len(got.Disk.Syncs.Counts); n != len(got.Disk.Syncs.Bounds)+1 {
+		t.Errorf("%d counts, %d bounds", n, len(got.Disk.Syncs.Bounds))
+	}
+	text, err := ask(t, s, "metrics", nil)
+	if err != nil || !strings.Contains(text, "aioc_disk_sync_seconds_bucket") {
+		t.Errorf("metrics: %v", err)
 	}
 }

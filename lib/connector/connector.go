@@ -104,6 +104,7 @@ type Connector struct {
 	mu         sync.Mutex // guards what follows
 	boxes      map[string]*outbox
 	sentBefore uint64 // messages that went to outboxes that are forgotten
+	diskBefore disk   // what was written for them
 	ignore     config.Ignore
 	topics     []string    // what this client subscribes to
 	session    *session    // nil while stopped

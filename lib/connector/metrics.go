@@ -20,6 +20,7 @@ import (
 	"aioc/lib/config"
 	"aioc/lib/control"
 	"aioc/lib/queue"
+	"aioc/lib/spool"
 )
 
 // maxListed bounds the peers in the statistics, so that their text stays one
@@ -69,17 +70,19 @@ func (c *Connector) stats() *control.Stats {
 		boxes = append(boxes, b)
 	}
 	s.Sent = c.sentBefore
+	disk := c.diskBefore
 	c.mu.Unlock()
 	slices.SortFunc(boxes, func(a, b *outbox) int { return strings.Compare(a.name, b.name) })
 	s.Peers = []control.PeerStats{}
 	for _, b := range boxes {
-		q := b.q.Stats()
+		q, logs := b.q.StatsAndLogs()
+		disk.add(logs)
 		s.Sent += q.Done
 		if len(s.Peers) == maxListed {
 			s.PeersLeft++
 			continue
 		}
-		p := control.PeerStats{Name: b.name, Queue: queueStats(q)}
+		p := control.PeerStats{Name: b.name, Queue: queueStats(q, logs)}
 		if l := b.current(); l != nil {
 			p.Connected, p.Addr, p.TLS = true, l.addr, l.tls
 			p.Since, p.Native = now.Sub(l.since).Seconds(), l.l.Acks()
@@ -88,17 +91,62 @@ func (c *Connector) stats() *control.Stats {
 	}
 	s.Types = []control.TypeStats{}
 	for typ, q := range c.inbox {
-		stats := q.Stats()
+		stats, logs := q.StatsAndLogs()
+		disk.add(logs)
 		s.Received += stats.Put
 		// One taker watches for receivers of the original.
-		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: max(q.Takers()-1, 0), Queue: queueStats(stats)})
+		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: max(q.Takers()-1, 0), Queue: queueStats(stats, logs)})
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
+	s.Disk = disk.stats()
 	return s
 }
 
-func queueStats(q queue.Stats) control.QueueStats {
-	return control.QueueStats{Waiting: q.Waiting, InHand: q.InHand, Bytes: q.Bytes, Put: q.Put, PutBytes: q.PutBytes, Done: q.Done, Returned: q.Returned}
+func queueStats(q queue.Stats, logs []spool.Stats) control.QueueStats {
+	s := control.QueueStats{Waiting: q.Waiting, InHand: q.InHand, Bytes: q.Bytes, Put: q.Put, PutBytes: q.PutBytes, Done: q.Done, Returned: q.Returned,
+		Disk: q.DiskBytes, Duplicates: q.Duplicates, Expired: q.Expired}
+	for _, l := range logs {
+		if t := l.Oldest; !t.IsZero() && (s.Oldest == 0 || t.UnixMilli() < s.Oldest) {
+			s.Oldest = t.UnixMilli()
+		}
+	}
+	return s
+}
+
+// disk sums up the logs of all queues. The zero value is that of none.
+type disk struct {
+	logs   int
+	bytes  int64
+	times  [len(spool.Stats{}.SyncTimes)]uint64
+	total  time.Duration
+	failed uint64
+	lost   uint64
+}
+
+func (d *disk) add(logs []spool.Stats) {
+	for _, l := range logs {
+		d.logs++
+		d.bytes += l.Bytes
+		for i, n := range l.SyncTimes {
+			d.times[i] += n
+		}
+		d.total += l.SyncTotal
+		d.failed += l.Failed
+		d.lost += l.Lost
+	}
+}
+
+// stats is nil when nothing was on disk.
+func (d *disk) stats() *control.DiskStats {
+	if d.logs == 0 {
+		return nil
+	}
+	s := &control.DiskStats{Bytes: d.bytes, Errors: d.failed, Lost: d.lost,
+		Syncs: control.Histogram{Counts: slices.Clone(d.times[:]), Sum: d.total.Seconds()}}
+	for _, b := range spool.SyncBounds() {
+		s.Syncs.Bounds = append(s.Syncs.Bounds, b.Seconds())
+	}
+	return s
 }
 
 // tlsMode is how the connection is protected, as the flag -tls calls it.

@@ -213,6 +213,7 @@ func (c *Connector) forget(b *outbox) {
 	if !c.server {
 		return
 	}
+	_, logs := b.q.StatsAndLogs() // before they are closed
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.mu.Lock()
@@ -225,6 +226,8 @@ func (c *Connector) forget(b *outbox) {
 	b.mu.Unlock()
 	if unused && b.q.CloseIfEmpty() {
 		c.sentBefore += b.q.Stats().Done
+		c.diskBefore.add(logs)
+		c.diskBefore.bytes = 0 // what is there now is not counted from before
 		delete(c.boxes, b.name)
 	}
 }

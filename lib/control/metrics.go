@@ -62,6 +62,7 @@ func (s *Stats) Metrics(now time.Time) string {
 	if d := s.Disk; d != nil {
 		m.one("aioc_disk_bytes", "gauge", "Bytes of waiting messages on disk.", float64(d.Bytes))
 		m.one("aioc_disk_errors_total", "counter", "Writes to the disk that failed.", float64(d.Errors))
+		m.one("aioc_disk_lost_messages_total", "counter", "Messages on disk that could not be read any more.", float64(d.Lost))
 		m.histogram("aioc_disk_sync_seconds", "How long it took until writes were on disk.", d.Syncs)
 	}
 	m.family("aioc_certificate_expiry_time_seconds", "gauge", "When the certificate ends, Unix time.")
@@ -149,6 +150,9 @@ func (m *exposition) queues(prefix, label, what string, list []queueOf) {
 		{"_put_total", "counter", "Messages " + what + " that were put into the queue.", func(q QueueStats) float64 { return float64(q.Put) }},
 		{"_put_bytes_total", "counter", "Bytes of them.", func(q QueueStats) float64 { return float64(q.PutBytes) }},
 		{"_done_total", "counter", "Messages " + what + " that were passed on and acknowledged.", func(q QueueStats) float64 { return float64(q.Done) }},
+		{"_duplicates_total", "counter", "Messages " + what + " that came again, and were not taken again.", func(q QueueStats) float64 { return float64(q.Duplicates) }},
+		{"_expired_total", "counter", "Messages " + what + " whose time was over.", func(q QueueStats) float64 { return float64(q.Expired) }},
+		{"_oldest_time_seconds", "gauge", "When the oldest on disk was put, Unix time, 0 when there is none.", func(q QueueStats) float64 { return float64(q.Oldest) / 1000 }},
 		{"_returned_total", "counter", "Messages " + what + " that came back, to be passed on again.", func(q QueueStats) float64 { return float64(q.Returned) }},
 	} {
 		m.family(prefix+f.name, f.kind, f.help)

@@ -67,13 +67,17 @@ type QueueStats struct {
 	Returned uint64 `json:"returned"`      // given back by a taker
 	Disk     int64  `json:"disk"`          // bytes on disk
 	Oldest   int64  `json:"oldest_millis"` // when the oldest on disk was put, Unix time; 0 when unknown
+
+	Duplicates uint64 `json:"duplicates"` // that came again, and were not taken again
+	Expired    uint64 `json:"expired"`    // whose time was over
 }
 
 // DiskStats is what is known of the durable queues together.
 type DiskStats struct {
 	Bytes  int64     `json:"bytes"`
 	Syncs  Histogram `json:"syncs"`  // seconds that a write to the disk took
-	Errors uint64    `json:"errors"` // writes that failed
+	Errors uint64    `json:"errors"` // of those, failed
+	Lost   uint64    `json:"lost"`   // messages that could not be read any more
 }
 
 // Histogram counts durations.

@@ -302,6 +302,12 @@ func (q *Queue) Len() int {
 
 // Stats returns a snapshot.
 func (q *Queue) Stats() Stats {
+	s, _ := q.StatsAndLogs()
+	return s
+}
+
+// StatsAndLogs returns a snapshot, and with it those of the logs on disk.
+func (q *Queue) StatsAndLogs() (Stats, []spool.Stats) {
 	var logs []*spool.Log
 	q.mu.Lock()
 	s := q.stats
@@ -315,10 +321,13 @@ func (q *Queue) Stats() Stats {
 		}
 	}
 	q.mu.Unlock()
+	var all []spool.Stats
 	for _, log := range logs { // which may be waiting for q.mu
-		s.DiskBytes += log.Stats().Bytes
+		one := log.Stats()
+		s.DiskBytes += one.Bytes
+		all = append(all, one)
 	}
-	return s
+	return s, all
 }
 
 // next returns the lane to take from and the sequence number up to which it

@@ -58,6 +58,7 @@ func (l *Log) sync() error {
 	l.synced.Broadcast()
 	l.counts.Syncs++
 	l.counts.SyncTimes[bucket(took)]++
+	l.counts.SyncTotal += took
 	if directory && err == nil {
 		removeAcks(l.fs, unlinked)
 	} else if directory {

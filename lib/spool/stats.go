@@ -24,6 +24,16 @@ type Stats struct {
 	// SyncTimes counts syncs by how long they took: the first less than 64
 	// microseconds, each next one twice as long, the last all beyond.
 	SyncTimes [syncBuckets]uint64
+	SyncTotal time.Duration // of all of them
+}
+
+// SyncBounds returns the upper ends of the counts of SyncTimes but the last.
+func SyncBounds() []time.Duration {
+	bounds := make([]time.Duration, syncBuckets-1)
+	for i := range bounds {
+		bounds[i] = 64 * time.Microsecond << i
+	}
+	return bounds
 }
 
 // bucket returns the index in SyncTimes.
