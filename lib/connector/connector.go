@@ -79,6 +79,7 @@ type Connector struct {
 	counts  counters                    // what was dropped or refused
 	events  counters                    // what happened
 	certs   certFiles
+	flaps   flaps
 	reading atomic.Int64 // bytes of big messages on their way in
 
 	running atomic.Bool   // between start and stop

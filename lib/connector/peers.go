@@ -115,7 +115,10 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	}
 	p.recheck() // what it was let in with may have gone before it could be told
 	c.events.add("link up", 1)
-	c.log.Info("link up", "peer", box.name, "addr", p.addr)
+	loud := c.flaps.log(box.name, started)
+	if loud {
+		c.log.Info("link up", "peer", box.name, "addr", p.addr)
+	}
 	c.ready()
 	ungreeted := time.AfterFunc(maxGreeting, feed)
 	err := p.l.Run(ctx)
@@ -135,6 +138,11 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	default:
 		if err == io.EOF {
 			err = errors.New("closed by the peer")
+		}
+		if !loud {
+			c.fold.Warn("flap\x00"+box.name, 1, "links come and go",
+				slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))
+			break
 		}
 		c.log.Info("link down", "peer", box.name, "addr", p.addr, "err", err, "after", time.Since(started).Round(time.Millisecond))
 	}
@@ -170,7 +178,7 @@ func (p *peerLink) replace(ctx context.Context) {
 			return
 		}
 		if old.addr != p.addr {
-			p.c.log.Info("link replaced", "peer", p.box.name, "addr", p.addr, "old", old.addr)
+			p.c.fold.Warn("replaced\x00"+p.box.name, 1, "link replaced", slog.String("peer", p.box.name), slog.String("addr", p.addr), slog.String("old", old.addr))
 		}
 		old.l.Close(errReplaced)
 		select {
