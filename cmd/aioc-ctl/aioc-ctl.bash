@@ -19,9 +19,9 @@ _aioc_ctl() {
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-all -config -connector -dir -h -hard -id -interval -ip -json -n -timeout -type -version -yes' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-all -config -connector -dir -frames -h -hard -id -interval -ip -json -n -timeout -type -version -yes' -- "$cur")
 	else
-		mapfile -t COMPREPLY < <(compgen -W 'list status health peers queues stats metrics top ping disconnect blacklist whitelist explain delete-certificate delete-token reload-tokens ignore-traffic log-level subscriptions subscribe purge dead start stop restart reload shutdown show config' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'list status health peers queues stats metrics top ping disconnect blacklist whitelist explain delete-certificate delete-token reload-tokens ignore-traffic log-level subscriptions subscribe purge dead spool start stop restart reload shutdown show config' -- "$cur")
 	fi
 }
 complete -o default -F _aioc_ctl aioc-ctl

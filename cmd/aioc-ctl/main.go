@@ -126,6 +126,7 @@ type options struct {
 	json           bool
 	timeout        time.Duration
 	hard, yes, all bool
+	frames         bool
 	id, ip, typ    string
 	count          int
 	interval       time.Duration
@@ -141,6 +142,7 @@ func (p *program) set(o *options) (set *cli.Set, fill func()) {
 	hard := set.Bool("hard", "stop, restart, shutdown: at once")
 	yes := set.Bool("yes", "purge, dead drop: do not ask")
 	all := set.Bool("all", "dead: all messages")
+	frames := set.Bool("frames", "spool dump: what waits, with its frames")
 	id := set.String("id", "", "ID", "explain: name of a client")
 	ip := set.String("ip", "", "IP", "explain: address of a client")
 	typ := set.String("type", "", "TYPE", "dead: messages of this type")
@@ -148,8 +150,8 @@ func (p *program) set(o *options) (set *cli.Set, fill func()) {
 	interval := set.Duration("interval", time.Second, "D", "top: time between two refreshes")
 	return set, func() {
 		*o = options{target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector}, json: *asJSON, timeout: *timeout,
-			hard: *hard, yes: *yes, all: *all, id: *id, ip: *ip, typ: *typ, count: *count, interval: *interval, given: map[string]bool{}}
-		for _, f := range []string{"hard", "yes", "all", "id", "ip", "type", "n", "interval"} {
+			hard: *hard, yes: *yes, all: *all, frames: *frames, id: *id, ip: *ip, typ: *typ, count: *count, interval: *interval, given: map[string]bool{}}
+		for _, f := range []string{"hard", "yes", "all", "frames", "id", "ip", "type", "n", "interval"} {
 			if set.Given(f) {
 				o.given[f] = true
 			}

@@ -344,6 +344,8 @@ func (m *menu) candidates(words []string) []string {
 		switch words[0] {
 		case "blacklist", "whitelist":
 			return []string{"add", "remove", "list"}
+		case "spool":
+			return []string{"verify", "dump", "salvage"}
 		case "dead":
 			return []string{"list", "show", "retry", "drop"}
 		case "ignore-traffic":

@@ -94,6 +94,7 @@ func Verbs() []Verb {
 		{"subscribe", "TYPE ...", "change what a client subscribes to", "set_subscribe_message_types", true},
 		{"purge", "[-yes]", "delete messages on disk that were left behind", "delete_previous_persistence_remains", true},
 		{"dead", "list|show ID|retry|drop ID|-type T|-all", "messages that no handler could do", "dead_list", false},
+		{"spool", "verify [DIR]|dump DIR|salvage DIR NEW", "look at messages on disk, without a connector", "", true},
 		{"start", "", "open what stop has closed", "start", true},
 		{"stop", "[-hard]", "close links and sockets, but go on listening to commands", "stop", true},
 		{"restart", "[-hard]", "stop and start", "restart", true},
