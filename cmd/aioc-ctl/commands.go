@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -131,6 +132,9 @@ func (c *call) ask(ctx context.Context, command string, kwargs map[string]any) (
 	reply, err := c.client.Call(ctx, command, kwargs)
 	if err != nil && c.python() && ctx.Err() != nil && context.Cause(ctx) == errTimeout {
 		return nil, fmt.Errorf("%w: a Python connector says nothing when it does not know a command or a name, or fails", errTimeout)
+	}
+	if c.python() && errors.Is(err, io.EOF) {
+		return nil, failf(cli.Failed, "%s: no reply: a Python connector says nothing when it does not know a command or a name, or fails", c.word)
 	}
 	if errors.Is(err, control.ErrUnknown) {
 		return nil, failf(cli.Failed, "%s: this connector does not have it: %v", c.word, err)

@@ -244,6 +244,9 @@ func (c *Connector) attribute(name string) (any, error) {
 		for _, e := range list {
 			set = append(set, fmt.Sprint(e))
 		}
+		if strings.HasSuffix(name, "_subnet") {
+			return control.Networks(set), nil
+		}
 		return set, nil
 	}
 	return v, nil

@@ -17,6 +17,9 @@ type Raw string
 // Set is a reply that Python prints as a set.
 type Set []string
 
+// Networks is a reply that Python prints as a set of its networks.
+type Networks []string
+
 // Tuple is a reply that Python prints as a tuple.
 type Tuple []any
 
@@ -63,7 +66,7 @@ func Text(v any) string {
 // known reports whether Python has a form for the type.
 func known(v any) bool {
 	switch v.(type) {
-	case []string, []any, Tuple, Set, map[string]any:
+	case []string, []any, Tuple, Set, Networks, map[string]any:
 		return true
 	}
 	return false
@@ -109,6 +112,17 @@ func repr(v any) string {
 			return "set()"
 		}
 		return "{" + join(v, func(s string) string { return reprString(s) }) + "}"
+	case Networks:
+		if len(v) == 0 {
+			return "set()"
+		}
+		return "{" + join(v, func(s string) string {
+			version := "4"
+			if strings.Contains(s, ":") {
+				version = "6"
+			}
+			return "IPv" + version + "Network(" + reprString(s) + ")"
+		}) + "}"
 	case map[string]any:
 		keys := make([]string, 0, len(v))
 		for k := range v {

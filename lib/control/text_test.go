@@ -58,6 +58,9 @@ func TestRepliesHaveTheFormsOfPython(t *testing.T) {
 		want string
 	}{
 		{"nothing", nil, "{}"},
+		{"networks", Networks{"10.1.0.0/16", "fd00::/8"}, "{IPv4Network('10.1.0.0/16'), IPv6Network('fd00::/8')}"},
+		{"no networks", Networks{}, "set()"},
+		{"what only this toolkit replies", &Health{OK: true, Name: "n", Problems: []string{}}, `{"ok":true,"name":"n","problems":[]}`},
 		{"no text", "", "{}"},
 		{"no raw text", Raw(""), "{}"},
 		{"no list", []string{}, "{}"},

@@ -25,6 +25,7 @@ func TestInterop(t *testing.T) {
 			// These wait most of the time.
 			together(t, 4, []subtest{
 				{"commands", func(t *testing.T) { testCommands(t, py) }},
+				{"ctl", func(t *testing.T) { testCtl(t, py) }},
 				{"programs", func(t *testing.T) { testPrograms(t, py) }},
 				{"keep alive", func(t *testing.T) { testKeepAlive(t, py) }},
 				{"publish", func(t *testing.T) { testPublish(t, py) }},
