@@ -355,15 +355,14 @@ func (c *chat) finish(ctx context.Context, s *session) {
 func (c *chat) interrupted() {
 	const soon = 3 * time.Second
 	now := time.Now()
-	if now.Sub(c.interrupt) < soon {
-		c.leave(nil)
-		return
-	}
+	again := now.Sub(c.interrupt) < soon
 	c.interrupt = now
 	switch {
+	case c.s != nil && c.s.giveUp():
+	case again:
+		c.leave(nil)
 	case c.commands != nil:
 		c.commands()
-	case c.s != nil && c.s.giveUp():
 	default:
 		c.ui.note("^C once more, or !exit, leaves")
 	}

@@ -60,14 +60,26 @@ func (t *transfer) bar(now time.Time, width int) string {
 	if t.size > 0 {
 		share = int(min(100, float64(done)*100/float64(t.size)))
 	}
-	numbers := fmt.Sprintf("%3d%% %8s/s %s", share, bytesText(int64(rate)), left)
-	text := fmt.Sprintf("%s %s ", verb, short(safe(t.name), max(8, width-len(numbers)-16)))
-	if room := width - len([]rune(text)) - len(numbers) - 3; room >= 8 {
-		room = min(room, 20)
-		full := room * share / 100
-		text += "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "] "
+	// As much of it as there is room for.
+	percent := fmt.Sprintf("%3d%%", share)
+	numbers := fmt.Sprintf("%s %8s/s %s", percent, bytesText(int64(rate)), left)
+	head := func(rest int) string { return verb + " " + short(safe(t.name), width-len(verb)-rest-2) + " " }
+	const (
+		nameMin = 12 // that much of a name is enough to know the file
+		barMax  = 20
+	)
+	switch room := width - len(verb) - nameMin - 2; {
+	case room >= len(numbers)+barMax+3:
+		full := barMax * share / 100
+		return head(len(numbers)+barMax+3) + "[" + strings.Repeat("#", full) + strings.Repeat(".", barMax-full) + "] " + numbers
+	case room >= len(numbers):
+		return head(len(numbers)) + numbers
+	case room >= len(percent)+len(left)+1:
+		return head(len(percent)+len(left)+1) + percent + " " + left
+	case room < -4:
+		return fit(strings.TrimSpace(percent), width)
 	}
-	return fit(text+numbers, width)
+	return fit(head(len(percent))+percent, width)
 }
 
 // short leaves out the middle of a text that has more than n characters.

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,10 @@ type terminal struct {
 	sizes   chan os.Signal
 	stop    sync.WaitGroup
 
+	// wide is set while the line that is typed has characters of two columns:
+	// where it is wrapped, drawing it anew would leave a copy behind each time.
+	wide atomic.Bool
+
 	mu      sync.Mutex
 	lent    bool     // to a command or a shell: nothing is shown
 	held    []string // what is shown after that
@@ -59,7 +64,7 @@ func newTerminal(in, out *os.File, interrupt func(), complete func(line string, 
 	}
 	t.old = old
 	// A line that is sent goes up the screen without the bar.
-	t.keys = &keyboard{in: in, interrupt: interrupt, enter: func() { t.progress("") }}
+	t.keys = &keyboard{in: in, interrupt: interrupt, enter: func() { t.progress("") }, wide: &t.wide}
 	t.t = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
@@ -148,6 +153,9 @@ func (t *terminal) note(format string, args ...any) {
 // progress puts the bar before the line that is typed, where it neither scrolls
 // nor hides anything.
 func (t *terminal) progress(s string) {
+	if t.wide.Load() {
+		s = ""
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s == t.bar {
@@ -288,9 +296,14 @@ type keyboard struct {
 	in        *os.File
 	interrupt func() // ^C was typed
 	enter     func() // a line is about to end
+	wide      *atomic.Bool
 	pending   []byte // read and not given out
 	paste     bool
 }
+
+// wideFrom is the first byte of all characters that may be of two columns, and
+// of others.
+const wideFrom = 0xe1
 
 // How a terminal brackets what is pasted.
 const (
@@ -353,6 +366,7 @@ func (k *keyboard) next(max int) (out []byte) {
 			return out
 		case !k.paste && c == 3:
 			k.interrupt()
+			k.wide.Store(false)
 			out = append(out, 5, 21) // to the end of the line, and delete to its start
 		case k.paste && c == '\t':
 			out = append(out, "    "...)
@@ -360,6 +374,9 @@ func (k *keyboard) next(max int) (out []byte) {
 			out = append(out, '\r')
 		case k.paste && (c < ' ' && c != '\r' || c == 0x7f):
 		default:
+			if c >= wideFrom {
+				k.wide.Store(true)
+			}
 			out = append(out, c)
 		}
 		if n := len(out); n > 1 && out[n-1] == '\r' {
@@ -367,6 +384,7 @@ func (k *keyboard) next(max int) (out []byte) {
 		}
 		if len(out) == 1 && out[0] == '\r' {
 			k.enter()
+			k.wide.Store(false)
 		}
 		k.pending = k.pending[1:]
 		if n := len(out); n > 0 && out[n-1] == '\r' {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -258,7 +259,10 @@ func TestBars(t *testing.T) {
 		{bar("photo.jpg", 1000e6, 250e6, 80), "sending photo.jpg [#####...............]  25%  25.0 MB/s 0:30"},
 		{bar("photo.jpg", 1000, 1000, 80), "sending photo.jpg [####################] 100%    100 B/s 0:00"},
 		{bar("empty", 0, 0, 80), "sending empty [####################] 100%      0 B/s -:--"},
-		{bar("a-very-long-name-of-a-file.tar.gz", 100e9, 1e9, 60), "sending a-very-lon..file.tar.gz   1% 100.0 MB/s 16:30"},
+		{bar("a-very-long-name-of-a-file.tar.gz", 100e9, 1e9, 60), "sending a-very-long-na..-a-file.tar.gz   1% 100.0 MB/s 16:30"},
+		{bar("a-very-long-name-of-a-file.tar.gz", 100e9, 1e9, 35), "sending a-very-...tar.gz   1% 16:30"},
+		{bar("a-very-long-name-of-a-file.tar.gz", 100e9, 1e9, 28), "sending a-very...tar.gz   1%"},
+		{bar("a-very-long-name-of-a-file.tar.gz", 100e9, 1e9, 10), "1%"},
 		{bar("chunks", -1, 5e6, 80), "sending chunks 5.0 MB"},
 	} {
 		if test.got != test.want {
@@ -286,7 +290,7 @@ func typeInto(t *testing.T, pieces ...string) (reads []string, interrupts, enter
 		t.Fatal(err)
 	}
 	defer r.Close()
-	k := &keyboard{in: r, interrupt: func() { interrupts++ }, enter: func() { enters++ }}
+	k := &keyboard{in: r, interrupt: func() { interrupts++ }, enter: func() { enters++ }, wide: new(atomic.Bool)}
 	go func() {
 		defer w.Close()
 		for _, p := range pieces {

@@ -99,14 +99,16 @@ func (s *session) sending() bool {
 	return len(s.uploads) > 0
 }
 
-// giveUp cancels all transfers and reports whether there were any.
-func (s *session) giveUp() bool {
+// giveUp cancels all transfers and reports whether there were any that had not
+// been.
+func (s *session) giveUp() (some bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, u := range s.uploads {
+		some = some || u.ctx.Err() == nil
 		u.cancel(errCancelled)
 	}
-	some := len(s.uploads) > 0 || s.incoming != nil && !s.give
+	some = some || s.incoming != nil && !s.give
 	s.give = true
 	return some
 }
