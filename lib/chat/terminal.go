@@ -44,6 +44,7 @@ type terminal struct {
 	wide atomic.Bool
 
 	mu      sync.Mutex
+	cols    int
 	lent    bool     // to a command or a shell: nothing is shown
 	held    []string // what is shown after that
 	lost    int      // what is not
@@ -93,6 +94,7 @@ func (t *terminal) size() {
 		cols, rows = 80, 24
 	}
 	t.mu.Lock()
+	t.cols = cols
 	resized, lent := t.resized, t.lent
 	t.mu.Unlock()
 	if !lent {
@@ -123,13 +125,40 @@ func (t *terminal) width() int {
 	return max(20, cols*2/3)
 }
 
-// line shows a line above the one that is typed. mu is held.
-func (t *terminal) line(s string) {
+// line shows a line with a mark, above the one that is typed. mu is held.
+func (t *terminal) line(mark, s string) {
+	for _, row := range rows(mark, s, t.cols) {
+		t.show(row)
+	}
+}
+
+// rows cuts a line into rows of the terminal, each with the mark: where the
+// terminal breaks it, what the other end sends could stand at the start of a
+// row, and look like what it is not.
+func rows(mark, s string, cols int) (list []string) {
+	room := max(cols-len(mark)-1, 8)
+	used, from := 0, 0
+	for i, r := range s {
+		w := 1
+		if r >= 0x1100 { // the first of those that may be of two columns
+			w = 2
+		}
+		if used+w > room {
+			list = append(list, mark+s[from:i])
+			used, from = 0, i
+		}
+		used += w
+	}
+	return append(list, mark+s[from:])
+}
+
+// show shows a row, or keeps it until the terminal is back. mu is held.
+func (t *terminal) show(row string) {
 	switch {
 	case !t.lent:
-		_, _ = io.WriteString(t.t, s+"\n")
+		_, _ = io.WriteString(t.t, row+"\n")
 	case len(t.held) < heldMax:
-		t.held = append(t.held, s)
+		t.held = append(t.held, row)
 	default:
 		t.lost++
 	}
@@ -139,15 +168,15 @@ func (t *terminal) text(s string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, line := range safeLines(s) {
-		t.line(incoming + line)
+		t.line(incoming, line)
 	}
 }
 
 func (t *terminal) note(format string, args ...any) {
-	s := ownMark + noteText(format, args)
+	s := noteText(format, args)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.line(s)
+	t.line(ownMark, s)
 }
 
 // progress puts the bar before the line that is typed, where it neither scrolls
@@ -192,10 +221,10 @@ func (t *terminal) takeBack() {
 	held, lost := t.held, t.lost
 	t.held, t.lost, t.lent = nil, 0, false
 	for _, s := range held {
-		t.line(s)
+		t.show(s)
 	}
 	if lost > 0 {
-		t.line(ownMark + noteText("%d lines that came meanwhile are not shown", []any{lost}))
+		t.line(ownMark, noteText("%d lines that came meanwhile are not shown", []any{lost}))
 	}
 	t.mu.Unlock()
 	t.size()
@@ -225,7 +254,7 @@ func (t *terminal) shellOut(b []byte) {
 		t.shell.timer.Stop()
 	}
 	for _, line := range t.shell.add(b) {
-		t.line(incoming + line)
+		t.line(incoming, line)
 	}
 	if t.shell.rest != "" {
 		t.shell.timer = time.AfterFunc(restAfter, t.flushShell)
@@ -236,7 +265,7 @@ func (t *terminal) flushShell() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.shell.flush(); s != "" {
-		t.line(incoming + s)
+		t.line(incoming, s)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func TestTwoPeopleOnTerminals(t *testing.T) {
 	ann.line(`< second\[2J line`)
 	long := strings.Repeat("long ", 2000)
 	bob.say(pasteStart + long + "end" + pasteEnd + "\r")
-	ann.line("long end")
+	ann.line("long end|ng end|g end")
 
 	// Commands.
 	mustWrite(t, filepath.Join(bob.dir, "photo one.jpg"), "P")
@@ -117,6 +118,24 @@ func TestTwoPeopleOnTerminals(t *testing.T) {
 	ann.say("\x04")
 	if err := ann.result(); err != nil {
 		t.Errorf("ann: %v", err)
+	}
+}
+
+func TestNoRowOfWhatComesLooksLikeOurs(t *testing.T) {
+	for _, test := range []struct {
+		in   string
+		cols int
+		want []string
+	}{
+		{"", 20, []string{"< "}},
+		{"short", 20, []string{"< short"}},
+		{"0123456789abcdefg-- words", 20, []string{"< 0123456789abcdefg", "< -- words"}},
+		{"世界世界世界世界世界", 20, []string{"< 世界世界世界世界", "< 世界"}},
+		{"0123456789", 1, []string{"< 01234567", "< 89"}},
+	} {
+		if got := rows(incoming, test.in, test.cols); !slices.Equal(got, test.want) {
+			t.Errorf("%q in %d: got %q, want %q", test.in, test.cols, got, test.want)
+		}
 	}
 }
 
