@@ -358,6 +358,31 @@ func TestAHookThatHangsDoesNotKeepTheConnectorFromEnding(t *testing.T) {
 	}
 }
 
+func TestAHookThatThinksAboutAFileDoesNotKeepTheConnectorFromEnding(t *testing.T) {
+	dir := newDir(t)
+	began := filepath.Join(dir, "began")
+	hook := filepath.Join(dir, "hook")
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\n: > "+began+"\nexec sleep 1000\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, stores(dir), func(cfg *config.Config) {
+		cfg.HookTargetDirectory, cfg.HookTimeout = config.Command{hook}, time.Hour
+	})
+	c := s.client(t, "c1")
+	src, _ := makeFile(t, "f", 1000)
+	if err := c.sendFile(t, "", withFile(src, "pics", "f", false), "x", ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the hook runs", func() bool { _, err := os.Stat(began); return err == nil })
+	s.halt(t)
+	if n := s.counted("file refused: refused") + s.counted("file not stored: refused"); n != 0 {
+		t.Errorf("%d files are refused, want none: it may come again", n)
+	}
+	if _, err := os.Stat(src); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestGoHooksGoOverPrograms(t *testing.T) {
 	cfg := newConfig(t)
 	cfg.ClientName = "c1"

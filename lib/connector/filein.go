@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -86,7 +87,7 @@ func (p *peerLink) offered(f *wire.Frame) error {
 		if before != nil {
 			<-before.done
 		}
-		if err := p.takeFile(in, h, size); err != nil {
+		if err := p.takeFile(in, h, size); err != nil && !errors.Is(err, errEnding) {
 			p.c.fileFailed("file refused", err, p.box.name, string(h.Type))
 			p.refuseFile(id, err)
 		}
@@ -144,7 +145,7 @@ func (p *peerLink) takeFile(in *inFile, h *wire.Header, size int64) error {
 	if most := p.c.cfg.Load().MaxFileRecv; size > most {
 		return &transfer.Error{Reason: "size", Text: fmt.Sprintf("the file is larger than max_size_file_upload_recv, %d bytes", most)}
 	}
-	d, _, err := p.c.target(p.box.name, h, &file)
+	d, _, err := p.target(h, &file)
 	if err != nil {
 		return err
 	}

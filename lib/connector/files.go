@@ -54,7 +54,10 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 	}
 	failure := ""
 	if bad == nil && file.Error == "" {
-		stored, bad = p.c.store(p.box.name, h, &file, content, size)
+		stored, bad = p.store(h, &file, content, size)
+	}
+	if errors.Is(bad, errEnding) {
+		return nil, nil, bad // it comes again
 	}
 	if f.Body != nil && f.Body.Err() != nil {
 		return nil, nil, "", f.Body.Err() // it comes again
@@ -88,9 +91,31 @@ func fileReason(err error) string {
 	return "bad"
 }
 
-// target opens the directory in which the file of a message from peer lands.
-func (c *Connector) target(peer string, h *wire.Header, file *transfer.File) (*transfer.Dir, transfer.Place, error) {
-	cfg := c.cfg.Load()
+// errEnding is that the connector stops while a hook thinks about a file: it is
+// no answer, neither yes nor no.
+var errEnding = errors.New("the connector stops")
+
+// chooser returns how hook_target_directory is asked until ctx ends, nil if there
+// is none.
+func (c *Connector) chooser(ctx context.Context) func(f access.File) (string, error) {
+	if c.hooks.TargetDirectory == nil {
+		return nil
+	}
+	return func(f access.File) (string, error) {
+		dir, err := c.hooks.TargetDirectory(ctx, f)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			err = errEnding
+		case err != nil:
+			err = &transfer.Error{Reason: "refused", Text: "the receiver does not want the file"}
+		}
+		return dir, err
+	}
+}
+
+// target opens the directory in which the file of a message lands.
+func (p *peerLink) target(h *wire.Header, file *transfer.File) (*transfer.Dir, transfer.Place, error) {
+	cfg := p.c.cfg.Load()
 	t, ok := cfg.FileTargets[file.Type]
 	if !ok {
 		return nil, transfer.Place{}, &transfer.Error{Reason: "type", Text: "the receiver has no file_recv_config for the dst_type"}
@@ -99,11 +124,11 @@ func (c *Connector) target(peer string, h *wire.Header, file *transfer.File) (*t
 	if err != nil {
 		return nil, place, err
 	}
-	if c.hooks.TargetDirectory != nil {
-		dir, err := c.hooks.TargetDirectory(context.Background(), access.File{
-			Type: file.Type, Name: file.Name, Message: string(h.Type), Source: peer, Header: h.Raw})
+	if p.choose != nil {
+		dir, err := p.choose(access.File{
+			Type: file.Type, Name: file.Name, Message: string(h.Type), Source: p.box.name, Header: h.Raw})
 		if err != nil {
-			return nil, place, &transfer.Error{Reason: "refused", Text: "the receiver does not want the file"}
+			return nil, place, err
 		}
 		if dir != "" {
 			place = place.Below(dir)
@@ -127,10 +152,11 @@ func (c *Connector) target(peer string, h *wire.Header, file *transfer.File) (*t
 	return d, place, nil
 }
 
-// store puts the file of a message from peer in its place and returns its name;
-// "" for a chunk that is not the last.
-func (c *Connector) store(peer string, h *wire.Header, file *transfer.File, content io.Reader, size int64) (stored string, err error) {
-	d, place, err := c.target(peer, h, file)
+// store puts the file of a message in its place and returns its name; "" for a
+// chunk that is not the last.
+func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader, size int64) (stored string, err error) {
+	c, peer := p.c, p.box.name
+	d, place, err := p.target(h, file)
 	if err != nil {
 		return "", err
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"aioc/lib/access"
 	"aioc/lib/link"
 	"aioc/lib/queue"
 	"aioc/lib/wire"
@@ -28,6 +29,8 @@ type peerLink struct {
 	over  chan struct{} // closed when the link has ended and given back everything
 
 	welcome func() error // whether it would be let in again; nil if nothing was shown
+
+	choose func(access.File) (string, error) // where a file lands: see chooser
 
 	greeted atomic.Bool // it is known what the other end speaks
 
