@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +308,72 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 	if got := s.Names(); len(got) != 2 {
 		t.Errorf("clients: %q", got)
+	}
+}
+
+// signedRequest is what a client sends whose certificate has this number and
+// subject.
+func signedRequest(t *testing.T, serial *big.Int, subject []byte) []byte {
+	t.Helper()
+	cert := forged{serial: serial, subject: subject}.make(t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), certificatePEM(cert.Leaf.Raw)...)
+}
+
+func TestOfThoseWhoEnrolTogetherNoneTakesWhatAnotherHas(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates})
+	one := forged{}.make(t).Leaf
+	type request struct {
+		name string
+		text []byte
+	}
+	for _, c := range []struct {
+		name string
+		a, b request
+		want error
+	}{
+		{"a serial number", request{"a1", signedRequest(t, one.SerialNumber, mustSubject(t, "a1"))},
+			request{"a2", signedRequest(t, one.SerialNumber, mustSubject(t, "a2"))}, ErrRequest},
+		{"a subject", request{"b1", signedRequest(t, nil, mustSubject(t, "b"))},
+			request{"b2", signedRequest(t, nil, mustSubject(t, "b"))}, ErrRequest},
+		{"a name", request{"c1", signedRequest(t, nil, mustSubject(t, "c1"))},
+			request{"c1", signedRequest(t, nil, mustSubject(t, "c2"))}, ErrTaken},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := len(s.Names())
+			got := make(chan error, 2)
+			s.writing.Lock() // as if others were being enrolled: both wait
+			for _, r := range []request{c.a, c.b} {
+				go func() {
+					_, _, err := s.Enrol(r.name, r.text)
+					got <- err
+				}()
+			}
+			for {
+				s.waitingMu.Lock()
+				n := len(s.waiting)
+				s.waitingMu.Unlock()
+				if n == 2 {
+					break
+				}
+				runtime.Gosched()
+			}
+			s.writing.Unlock()
+			first, second := <-got, <-got
+			if first == nil {
+				first, second = second, first
+			}
+			if !errors.Is(first, c.want) || second != nil {
+				t.Errorf("got %v and %v, want %v for one of them", first, second, c.want)
+			}
+			if n := len(s.Names()) - before; n != 1 {
+				t.Errorf("%d got a certificate, want 1", n)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -70,7 +71,7 @@ func (s *Server) enrol(st *state, t *template, all []*enrolment) {
 		case s.o.CA:
 			e.err = s.issue(st, t, e)
 		default:
-			e.err = s.stage(x, e)
+			e.err = s.stage(x, e, accepted)
 		}
 		if e.err != nil {
 			continue
@@ -128,12 +129,17 @@ func (s *Server) decide(st *state, x *index, e *enrolment) (again bool, err erro
 }
 
 // stage brings a certificate that its owner has signed to the disk, under a name
-// that admits nobody yet.
-func (s *Server) stage(x *index, e *enrolment) error {
+// that admits nobody yet. Those before it are published with it.
+func (s *Server) stage(x *index, e *enrolment, before []*enrolment) error {
 	e.serial = serialText(e.cert)
 	// The client has chosen number and subject: neither may be somebody else's.
 	if err := s.checkUnused(x, e.cert, e.serial); err != nil {
 		return err
+	}
+	for _, b := range before {
+		if bytes.Equal(b.cert.RawSubject, e.cert.RawSubject) {
+			return errSubject(e.cert)
+		}
 	}
 	if err := s.notice("stage"); err != nil {
 		return err
@@ -179,6 +185,10 @@ func (s *Server) publish(st *state, x *index, all []*enrolment) error {
 	return errors.Join(undo...)
 }
 
+func errSubject(cert *x509.Certificate) error {
+	return fmt.Errorf("%w: subject %q is another certificate's", ErrRequest, cert.Subject)
+}
+
 // checkUnused refuses a serial number or a subject that another certificate of
 // the tree has: by the one aioconnectors recognises clients, by the other OpenSSL
 // looks for them.
@@ -191,7 +201,7 @@ func (s *Server) checkUnused(x *index, cert *x509.Certificate, serial string) er
 		return fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	if _, err := os.Lstat(linkPath(s.tree, hash, 0)); err == nil {
-		return fmt.Errorf("%w: subject %q is another certificate's", ErrRequest, cert.Subject)
+		return errSubject(cert)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
