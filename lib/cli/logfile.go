@@ -37,7 +37,8 @@ type LogFile struct {
 // OpenLogFile opens or makes the file, with mode 0640 if it is new. With max or
 // keep 0 it grows for ever. What goes wrong later is said to complain, once
 // until it is well again. A symbolic link is refused: in a directory that others
-// can write to it could lead anywhere.
+// can write to it could lead anywhere. So is a file of another user but root: it
+// could be read, changed, or locked so that the log waits for ever.
 func OpenLogFile(path string, max int64, keep int, complain io.Writer) (*LogFile, error) {
 	l := &LogFile{path: path, max: max, keep: keep, complain: complain}
 	if keep == 0 {
@@ -61,6 +62,11 @@ func (l *LogFile) open() error {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", l.path)
+	}
+	if st := (unix.Stat_t{}); err == nil {
+		if err = unix.Fstat(int(f.Fd()), &st); err == nil && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+			err = fmt.Errorf("%w: %s belongs to user %d: remove it, or choose another default_logger_dirpath", fs.ErrPermission, l.path, st.Uid)
+		}
 	}
 	if err != nil {
 		f.Close()

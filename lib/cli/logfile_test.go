@@ -164,6 +164,27 @@ func TestLogFileRefusesWhatIsNone(t *testing.T) {
 	}
 }
 
+func TestLogFileRefusesThatOfAnotherUser(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	want := error(nil)
+	if os.Geteuid() == 0 { // nobody else can give it away
+		want = fs.ErrPermission
+		if err := os.Chown(path, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := OpenLogFile(path, 0, 0, io.Discard)
+	if !errors.Is(err, want) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+	if err == nil {
+		l.Close()
+	}
+}
+
 func TestLogFileComplainsOnceWhenItCannotBeWritten(t *testing.T) {
 	l, path, complaints := openLog(t, 0, 0)
 	if err := os.Remove(path); err != nil {
