@@ -194,6 +194,39 @@ func TestASerialNumberThatTheOriginalIssuedIsNoOtherCAs(t *testing.T) {
 	}
 }
 
+func TestWhoHasAClientsCertificateSignsNobodys(t *testing.T) {
+	dir := mustCreateCA(t, newDir(t))
+	s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates, CA: true, NotStored: true})
+	// Tools make such certificates: openssl req -x509 says CA:TRUE unless told
+	// otherwise, and openssl ca what its configuration says.
+	self := forged{subject: mustSubject(t, "self"), ca: true}.make(t)
+	mustWrite(t, s.tree.ServerClientCert("self"), string(certificatePEM(self.Leaf.Raw)))
+	if err := addLink(s.tree, "self", self.Leaf); err != nil {
+		t.Fatal(err)
+	}
+	st := s.fresh()
+	signed := forged{subject: mustSubject(t, "signed"), ca: true, parent: st.ca, parentKey: st.caKey}.make(t)
+	// One whom nothing but the index knows, as the original leaves it.
+	victim := forged{subject: mustSubject(t, "victim"), parent: st.ca, parentKey: st.caKey}.make(t)
+	x := st.index
+	for name, cert := range map[string]tls.Certificate{"self": self, "signed": signed, "victim": victim} {
+		x = x.with(name, serialText(cert.Leaf))
+	}
+	mustWrite(t, s.tree.SourceIDToCert, string(x.text()))
+	for name, cert := range map[string]tls.Certificate{"self": self, "signed": signed, "victim": victim} {
+		if _, err, _ := meet(t, s.TLS(), showing(cert)); err != nil {
+			t.Errorf("%s itself: %v", name, err)
+		}
+	}
+	for name, by := range map[string]tls.Certificate{"self": self, "signed": signed} {
+		attack := forged{subject: victim.Leaf.RawSubject, serial: victim.Leaf.SerialNumber, parent: by.Leaf, parentKey: by.PrivateKey}.make(t)
+		attack.Certificate = append(attack.Certificate, by.Leaf.Raw)
+		if _, err, _ := meet(t, s.TLS(), showing(attack)); !errors.Is(err, ErrForeign) {
+			t.Errorf("signed by %s: %v, want %v", name, err, ErrForeign)
+		}
+	}
+}
+
 func TestCertificatesAreGoodOnlyWithinTheirDates(t *testing.T) {
 	for _, ca := range []bool{false, true} {
 		dir := newDir(t)

@@ -161,9 +161,18 @@ func (s *Server) identifySigned(st *state, shown []*x509.Certificate, who *Who, 
 	if err != nil {
 		return s.stranger(st, who)
 	}
-	ours := false
+	ours, others := false, false
 	for _, chain := range chains {
-		ours = ours || chain[len(chain)-1].Equal(st.ca)
+		switch {
+		case !chain[len(chain)-1].Equal(st.ca):
+			others = true
+		case len(chain) == 2:
+			ours = true
+		}
+		// What server_ca.pem has signed is a client's: see linkedCAs.
+	}
+	if !ours && !others {
+		return s.stranger(st, who)
 	}
 	name, known := st.index.owner(who.Serial)
 	if !known {
