@@ -84,11 +84,14 @@ func (c *chunkFeed) push(ctx context.Context, l *link.Link, edits []wire.Edit, d
 		buf, c.free = c.free[k-1][:0], c.free[:k-1]
 	}
 	frame, err := wire.AppendFrame(buf, wire.AppendEdited(nil, []byte("{}"), edits...), data, nil)
+	first := len(c.ready) == 0
 	if err == nil {
 		c.ready = append(c.ready, frame)
 	}
 	c.mu.Unlock()
-	l.Wake()
+	if first { // otherwise the link knows
+		l.Wake()
+	}
 	return err
 }
 

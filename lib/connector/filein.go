@@ -27,11 +27,13 @@ const (
 	chunkBytes = 64 << 10  // of a file in one _chunk
 	maxChunk   = 256 << 10 // bytes of one that is taken
 
-	// fileWindow is how much of a file is on its way at most. The receiver has
-	// room for it in memory, so that a slow disk does not stop other messages.
-	fileWindow = 4 << 20
+	// fileWindow is how much of a file is on its way at most, leastWindow where
+	// that begins. The receiver has room for it in memory, so that a slow disk
+	// does not stop other messages.
+	fileWindow  = 8 << 20
+	leastWindow = 1 << 20
 	// fileAckBytes is after how much the receiver says how far it is.
-	fileAckBytes = fileWindow / 8
+	fileAckBytes = leastWindow / 4
 
 	maxIncoming = 4 // files at a time from one peer
 )

@@ -37,6 +37,13 @@ import (
 const (
 	embedMax = 256 << 10 // bytes of a file that goes inside its message
 
+	// unsentMax is how much the kernel keeps of a link, on which a file is, that
+	// is not sent yet. A message that comes waits behind it.
+	unsentMax = 256 << 10
+
+	// longWay is a round trip for which leastWindow is too little.
+	longWay = 5 * time.Millisecond
+
 	// fullPause is how long a file waits that the receiver has no room for.
 	fullPause = 10 * time.Second
 	// maxRestarts is how often a file is sent again that arrived damaged.
@@ -533,6 +540,8 @@ func (o *outgoing) transfer(ctx context.Context, p *peerLink) (sum string, err e
 	p.sending.Store(o)
 	defer p.sending.Store(nil)
 	defer p.feed.idle()
+	keepShort(p.conn, unsentMax)
+	defer keepShort(p.conn, 0)
 	for restarts := 0; ; {
 		o.mu.Lock()
 		o.started, o.acked, o.done, o.refused = false, 0, false, nil
@@ -644,8 +653,21 @@ func (o *outgoing) chunks(ctx context.Context, p *peerLink) (sum string, err err
 	}
 	buf := chunkBuffers.get()[:chunkBytes]
 	defer chunkBuffers.put(buf)
+	window, mark, marked := int64(leastWindow), off, time.Now()
 	for off < o.src.Size {
-		if err := o.wait(ctx, p, func() bool { return off-o.acked < fileWindow }); err != nil {
+		full := false
+		if err := o.wait(ctx, p, func() bool {
+			if o.acked > mark {
+				// It takes long until the other end is heard: more has to be
+				// on its way.
+				if full && time.Since(marked) > longWay {
+					window = min(2*window, fileWindow)
+				}
+				mark, marked = off, time.Now()
+			}
+			full = full || off-o.acked >= window
+			return off-o.acked < window
+		}); err != nil {
 			return "", err
 		}
 		part := buf[:min(chunkBytes, o.src.Size-off)]

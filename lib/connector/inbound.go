@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ type peerLink struct {
 	l     *link.Link
 	box   *outbox
 	addr  string
+	conn  net.Conn
 	tls   string // its version, "" without
 	since time.Time
 	over  chan struct{} // closed when the link has ended and given back everything

@@ -70,7 +70,8 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errors.New("too many peers")
 	}
 	defer c.release(box)
-	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), tls: tlsVersion(conn.Conn), since: time.Now(), over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome, choose: c.chooser(ctx)}
+	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), conn: conn.Conn, tls: tlsVersion(conn.Conn), since: time.Now(),
+		over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome, choose: c.chooser(ctx)}
 	p.replace(ctx)
 
 	// Nothing is sent before it is known whether the other end can refuse it:
