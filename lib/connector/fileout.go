@@ -341,8 +341,11 @@ func (o *outgoing) deliver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		most := o.c.cfg.Load().MaxFileChunkSize
 		switch {
-		case o.src.Size <= embedMax && (p.chunks() || o.src.Size <= o.c.cfg.Load().MaxFileChunkSize):
+		// One that is to be removed goes ahead even if it is small: it is
+		// known then whether the other end has stored it.
+		case p.chunks() && o.src.Size <= embedMax && o.file.Keep, !p.chunks() && o.src.Size <= min(embedMax, most):
 			return o.embed(ctx, p)
 		case !p.chunks():
 			if err := o.pieces(ctx, p); !errors.Is(err, errLinkDown) {

@@ -14,6 +14,10 @@ import (
 	"aioc/lib/wire"
 )
 
+// errNoSpace means that there is no space for a file, and that its sender can be
+// told to wait.
+var errNoSpace = errors.New("no space for a file")
+
 // streamMin is from how many bytes on a frame with a file is not read whole
 // before the file is written.
 const streamMin = 1 << 20
@@ -61,6 +65,9 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 	}
 	if f.Body != nil && f.Body.Err() != nil {
 		return nil, nil, "", f.Body.Err() // it comes again
+	}
+	if bad != nil && fileReason(bad) == "full" && file.Sent != nil && p.l.Flow() && string(h.Type) != wire.TypePubSub {
+		return nil, nil, "", errNoSpace // it comes again
 	}
 	if bad != nil {
 		failure = bad.Error()
@@ -199,7 +206,8 @@ func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader,
 		}
 	}()
 	var s *transfer.Stage
-	if size > 0 || file.Sent.Size == 0 { // with the message
+	s, err = d.Sealed(key)
+	if err != nil && (size > 0 || file.Sent.Size == 0) { // with the message
 		if size != file.Sent.Size {
 			return "", &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
 		}
@@ -207,7 +215,7 @@ func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader,
 			return "", err
 		}
 		_, err = io.Copy(s, content)
-	} else if s, err = d.Sealed(key); err == nil && s.Offset() != file.Sent.Size {
+	} else if err == nil && s.Offset() != file.Sent.Size {
 		err = &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
 	}
 	if s != nil && err == nil {

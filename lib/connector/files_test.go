@@ -164,17 +164,26 @@ func TestASourceIsRemovedOnlyAfterItWasSent(t *testing.T) {
 	s := server(t, stores(dir))
 	c := s.client(t, "c1")
 	in := s.receive(t, api.ReceiveOptions{})
-	for i, size := range []int{5, 2 * embedMax} {
+	for i, size := range []int{0, 5, 2 * embedMax} {
 		path, _ := makeFile(t, "f", size)
 		if err := c.sendFile(t, "", fmt.Sprintf(`{"src_path": %q, "dst_type": "pics", "dst_name": "f%d"}`, path, i), "", ""); err != nil {
 			t.Fatal(err)
 		}
 		in.wait(t, i+1)
 		eventually(t, "the source is removed", func() bool { _, err := os.Lstat(path); return err != nil })
-		// A refused one stays: the name is taken.
-		path, _ = makeFile(t, "f", size)
+	}
+	onlyFiles(t, dir, "pics/c1/f0", "pics/c1/f1", "pics/c1/f2")
+	for i, size := range []int{0, 5, 2 * embedMax} {
+		path, _ := makeFile(t, "f", size)
 		if err := c.sendFile(t, "", fmt.Sprintf(`{"src_path": %q, "dst_type": "nothing", "dst_name": "f%d"}`, path, i), "", ""); err != nil {
 			t.Fatal(err)
+		}
+		if a := parseArrived(t, in.wait(t, 4+i)[3+i]); a.Error == "" {
+			t.Errorf("a file of %d bytes that is not wanted: got %+v", size, a)
+		}
+		eventually(t, "nothing is left to send", func() bool { return c.box("", false).waitingFiles().Len() == 0 })
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("a file of %d bytes that was not stored is gone: %v", size, err)
 		}
 	}
 }

@@ -159,7 +159,15 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 	}
 	if h.WithFile != nil {
 		var err error
-		if header, bin, err = p.receiveFile(header, f); err != nil {
+		if header, bin, err = p.receiveFile(header, f); errors.Is(err, errNoSpace) {
+			p.how.passed()
+			p.c.counts.add("file waits: no room here", 1)
+			typ, l := p.how.typ, p.l
+			l.Park(n, typ, &link.Refusal{Reason: "full", Text: err.Error()})
+			time.AfterFunc(fullPause, func() { l.Room(typ) })
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
