@@ -36,14 +36,23 @@ type aiocLine struct {
 	port           int
 }
 
-// start starts both daemons, the server with more flags, and waits until a message has gone from one end to the other.
-func (a aioc) start(ctx context.Context, tls bool, serverFlags ...string) (*aiocLine, error) {
-	l, err := newLine(ctx)
+// setup is how the daemons of a line are started.
+type setup struct {
+	tls            bool
+	in             string   // their directories are made in this one; "" for that of temporary files
+	server, client []string // more flags of each
+	files          bool     // the server takes files of fileType into the directory "received"
+	alone          bool     // the client without a server
+}
+
+// start starts both daemons and waits until a message has gone from one end to the other.
+func (a aioc) start(ctx context.Context, s setup) (*aiocLine, error) {
+	l, err := newLine(ctx, s.in)
 	if err != nil {
 		return nil, err
 	}
 	al := &aiocLine{line: l, bin: a.bin}
-	if err := al.open(tls, serverFlags); err != nil {
+	if err := al.open(s); err != nil {
 		return nil, al.end(err)
 	}
 	return al, nil
@@ -58,7 +67,7 @@ func mode(tls bool) string {
 }
 
 // open does the work of start.
-func (l *aiocLine) open(tls bool, serverFlags []string) (err error) {
+func (l *aiocLine) open(s setup) (err error) {
 	if l.port, err = freePort(); err != nil {
 		return err
 	}
@@ -67,7 +76,7 @@ func (l *aiocLine) open(tls bool, serverFlags []string) (err error) {
 			return err
 		}
 	}
-	if tls {
+	if s.tls {
 		p, err := l.tool("aioc-certs", command{args: []string{"create", l.path("server")}})
 		if err == nil {
 			err = p.wait()
@@ -76,9 +85,17 @@ func (l *aiocLine) open(tls bool, serverFlags []string) (err error) {
 			return err
 		}
 	}
+	if s.files {
+		if err := os.Mkdir(l.path("received"), 0o700); err != nil {
+			return err
+		}
+		s.server = append(s.server[:len(s.server):len(s.server)], "-set", `recv_message_types=["any","`+fileType+`"]`,
+			"-set", fmt.Sprintf(`file_recv_config={%q:{"target_directory":%q}}`, fileType, l.path("received")))
+		s.client = append(s.client[:len(s.client):len(s.client)], "-set", `send_message_types=["any","`+fileType+`"]`)
+	}
 	addr := fmt.Sprintf("127.0.0.1:%d", l.port)
 	daemon := func(role string, args ...string) (*child, error) {
-		args = append(args, "-addr", addr, "-dir", l.path(role), "-tls", mode(tls))
+		args = append(args, "-addr", addr, "-dir", l.path(role), "-tls", mode(s.tls))
 		for _, key := range []string{"certificates_directory_path", "tokens_directory_path", "default_logger_dirpath"} {
 			args = append(args, "-set", key+"="+strconv.Quote(l.path(role)))
 		}
@@ -88,11 +105,16 @@ func (l *aiocLine) open(tls bool, serverFlags []string) (err error) {
 		}
 		return p, l.appears(filepath.Join(l.path(role), "uds_path_send_to_connector_"+role+"_*"))
 	}
-	if l.server, err = daemon("server", serverFlags...); err != nil {
+	if !s.alone {
+		if l.server, err = daemon("server", s.server...); err != nil {
+			return err
+		}
+	}
+	if l.client, err = daemon("client", append(s.client[:len(s.client):len(s.client)], "-name", "client1")...); err != nil {
 		return err
 	}
-	if l.client, err = daemon("client", "-name", "client1"); err != nil {
-		return err
+	if s.alone {
+		return nil
 	}
 	return l.warm()
 }
@@ -163,7 +185,7 @@ func (a aioc) run(ctx context.Context, in input, count int, tls bool) (o outcome
 	if count != in.count {
 		return o, fmt.Errorf("aioc: asked for %d messages of an input of %d", count, in.count)
 	}
-	l, err := a.start(ctx, tls)
+	l, err := a.start(ctx, setup{tls: tls})
 	if err != nil {
 		return o, err
 	}
@@ -188,7 +210,7 @@ func (a aioc) run(ctx context.Context, in input, count int, tls bool) (o outcome
 
 // verify sends an input through a new line and compares what comes out with it, byte by byte.
 func (a aioc) verify(ctx context.Context, in input, tls bool) (err error) {
-	l, err := a.start(ctx, tls)
+	l, err := a.start(ctx, setup{tls: tls})
 	if err != nil {
 		return err
 	}

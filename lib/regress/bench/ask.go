@@ -24,7 +24,7 @@ const answerTime = 10 * time.Second
 func askAiocMain(args []string, _ *os.File, stdout io.Writer) error {
 	fs := flag.NewFlagSet("ask-aioc", flag.ContinueOnError)
 	dir := fs.String("dir", "", "the connector is in `DIR`")
-	count := fs.Int("count", 0, "ask `N` times")
+	count := fs.Int("count", 0, "ask `N` times; -1: until told to end")
 	warm := fs.Int("warm", 0, "ask `N` times before that without measuring")
 	size := fs.Int("size", 100, "`BYTES` of data")
 	if err := fs.Parse(args); err != nil {
@@ -69,11 +69,14 @@ func askAiocMain(args []string, _ *os.File, stdout io.Writer) error {
 		case <-late.C:
 			return errors.Join(fmt.Errorf("no response in %v", answerTime), s.Flush())
 		case <-ctx.Done():
+			if *count < 0 {
+				return errEnough
+			}
 			return ctx.Err()
 		}
 	})
 	if err == nil {
-		_, err = s.Finish(ctx)
+		_, err = s.Finish(context.WithoutCancel(ctx))
 	}
 	s.Close()
 	return errors.Join(err, c.Close())
@@ -120,25 +123,36 @@ func (a aiocAsker) name() string {
 }
 
 func (a aiocAsker) ask(ctx context.Context, warm, count, size int, tls bool) (took []time.Duration, err error) {
-	l, err := a.start(ctx, tls)
+	l, err := a.start(ctx, setup{tls: tls})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = l.end(err) }()
-	c := command{name: "responder", args: []string{"answer-aioc", "-dir", l.path("server")}, lasting: true}
-	if _, _, err = l.self(c, false); err != nil {
+	if err := l.answerer(); err != nil {
 		return nil, err
 	}
 	if a.tool {
 		return l.askTool(warm, count, size)
 	}
-	c = command{name: "requester", args: []string{"ask-aioc", "-dir", l.path("client"), "-size", strconv.Itoa(size),
-		"-warm", strconv.Itoa(warm), "-count", strconv.Itoa(count)}, pipeOut: true}
-	p, _, err := l.self(c, false)
+	p, err := l.asker(warm, count, size)
 	if err != nil {
 		return nil, err
 	}
 	return p.times()
+}
+
+// answerer starts a Go program that answers what arrives at the server.
+func (l *aiocLine) answerer() error {
+	_, _, err := l.self(command{name: "responder", args: []string{"answer-aioc", "-dir", l.path("server")}, lasting: true}, false)
+	return err
+}
+
+// asker starts a Go program that asks it, until it is told to end where count is -1.
+func (l *aiocLine) asker(warm, count, size int) (*child, error) {
+	c := command{name: "requester", args: []string{"ask-aioc", "-dir", l.path("client"), "-size", strconv.Itoa(size),
+		"-warm", strconv.Itoa(warm), "-count", strconv.Itoa(count)}, pipeOut: true}
+	p, _, err := l.self(c, false)
+	return p, err
 }
 
 // askTool sends requests with one aioc-send -await.

@@ -267,7 +267,7 @@ func counted(p *child, want int) error {
 
 // spread measures the yardstick.
 func spread(ctx context.Context, in input, subscribers int) (took time.Duration, err error) {
-	l, err := newLine(ctx)
+	l, err := newLine(ctx, "")
 	if err != nil {
 		return 0, err
 	}
@@ -304,7 +304,7 @@ func spread(ctx context.Context, in input, subscribers int) (took time.Duration,
 // publish measures aioc: aioc-send publishes through a client, the server is the broker. It also returns
 // the memory of the server for each subscriber, in bytes.
 func (a aioc) publish(ctx context.Context, in input, subscribers int) (took time.Duration, each int64, err error) {
-	l, err := a.start(ctx, false, "-broker", "-set", `recv_message_types=["any","`+fanTopic+`"]`)
+	l, err := a.start(ctx, setup{server: []string{"-broker", "-set", `recv_message_types=["any","` + fanTopic + `"]`}})
 	if err != nil {
 		return 0, 0, err
 	}

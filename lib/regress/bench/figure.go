@@ -23,7 +23,8 @@ type figure struct {
 	Subject string    `json:"subject"`
 	Size    int       `json:"size,omitempty"` // of a message's data, in bytes
 	TLS     string    `json:"tls,omitempty"`
-	Value   float64   `json:"value"` // the median of Runs where there are some
+	Disk    string    `json:"disk,omitempty"` // file system, where it counts
+	Value   float64   `json:"value"`          // the median of Runs where there are some
 	Unit    string    `json:"unit"`
 	Runs    []float64 `json:"runs,omitempty"`
 	Count   int       `json:"count,omitempty"`    // messages, requests or starts in one run
@@ -174,6 +175,9 @@ func (f figure) row() string {
 	if f.TLS != "" {
 		words = append(words, tlsText(f.TLS))
 	}
+	if f.Disk != "" {
+		words = append(words, f.Disk)
+	}
 	return strings.Join(words, ", ")
 }
 
@@ -188,7 +192,10 @@ func (f figure) cell() string {
 
 // sizeText is a number of bytes in words.
 func sizeText(size int) string {
-	if size >= 1024 && size%1024 == 0 {
+	switch {
+	case size >= 1<<20 && size%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", size>>20)
+	case size >= 1024 && size%1024 == 0:
 		return fmt.Sprintf("%d KiB", size/1024)
 	}
 	return fmt.Sprintf("%d B", size)
@@ -237,6 +244,12 @@ func (r *report) tables(w io.Writer) error {
 		{"idle memory, MiB", "idle memory"},
 		{"with certificates", fmt.Sprintf("%d clients enrol at once", enrolments)},
 		{"a second", "full handshakes"},
+		{"durable messages/s", "durable"},
+		{"files, MB/s", "files"},
+		{"files, CPU of both ends, s/GB", "cpu of files"},
+		{"most memory of a daemon, MiB", "peak memory with files"},
+		{"request and response while a file travels, p50, us", "round trip beside a file p50"},
+		{"request and response while a file travels, p99, us", "round trip beside a file p99"},
 	}, fanTables()...) {
 		if err := r.table(w, t[0], t[1]); err != nil {
 			return err

@@ -48,7 +48,7 @@ func (b *bench) handshakes(ctx context.Context) {
 
 // measureHandshakes does the work of handshakes.
 func (b *bench) measureHandshakes(ctx context.Context) (err error) {
-	l, err := newLine(ctx)
+	l, err := newLine(ctx, "")
 	if err != nil {
 		return err
 	}

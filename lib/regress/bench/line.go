@@ -41,11 +41,13 @@ type line struct {
 	children []*child
 }
 
-// newLine makes an empty line in a new directory, whose path is short enough for sockets.
-func newLine(ctx context.Context) (*line, error) {
-	parent := os.TempDir()
-	if len(parent) > 20 {
-		parent = "/tmp"
+// newLine makes an empty line in a new directory in parent; where that is "", in the one of temporary
+// files if its path is short enough for sockets.
+func newLine(ctx context.Context, parent string) (*line, error) {
+	if parent == "" {
+		if parent = os.TempDir(); len(parent) > 20 {
+			parent = "/tmp"
+		}
 	}
 	dir, err := os.MkdirTemp(parent, "ab")
 	if err != nil {
@@ -158,7 +160,7 @@ func (r relay) daemons(l *line, tls bool) (server, client *child, port int, err 
 }
 
 func (r relay) run(ctx context.Context, in input, count int, tls bool) (o outcome, err error) {
-	l, err := newLine(ctx)
+	l, err := newLine(ctx, "")
 	if err != nil {
 		return o, err
 	}
@@ -199,7 +201,7 @@ func (r relay) run(ctx context.Context, in input, count int, tls bool) (o outcom
 
 // ask sends requests through a new line of relays and the responses back.
 func (r relay) ask(ctx context.Context, warm, count, size int, tls bool) (took []time.Duration, err error) {
-	l, err := newLine(ctx)
+	l, err := newLine(ctx, "")
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,8 @@ const (
 // options is what the command line says.
 type options struct {
 	bin, python, json string
+	disk              string
+	fileSize          int64 // bytes
 	runs              int
 	seconds           float64
 	sizes             []int
@@ -59,7 +61,7 @@ type options struct {
 }
 
 // allFigures are the words of -figures.
-const allFigures = "throughput,latency,startup,memory,fanout,handshakes"
+const allFigures = "throughput,latency,startup,memory,fanout,handshakes,durable,files"
 
 // run is the whole program; it returns the exit status.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
@@ -111,6 +113,8 @@ func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	fs.IntVar(&o.runs, "n", 3, "run each `N` times and take the median")
 	fs.Float64Var(&o.seconds, "seconds", 2.5, "choose the number of messages so that a run takes about `S`")
 	fs.BoolVar(&o.strict, "strict", false, "fail when a floor is missed")
+	fs.StringVar(&o.disk, "disk", "", "measure the disk that has `DIR` (default: that of temporary files, or else the current directory)")
+	file := fs.Int("file", 1024, "send files of `MIB`")
 	sizes := fs.String("sizes", "100,1024,65536", "measure messages of `BYTES,...`")
 	tls := fs.String("tls", "off,anonymous", "measure these `MODES`")
 	figures := fs.String("figures", allFigures, "measure these `WORDS`")
@@ -128,6 +132,10 @@ func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	if o.runs < 1 || !(o.seconds > 0 && o.seconds <= 20) {
 		return o, errors.New("-n must be 1 or more, -seconds between 0 and 20")
 	}
+	if *file < 1 || *file > 64<<10 {
+		return o, fmt.Errorf("-file: %d is not from 1 to %d", *file, 64<<10)
+	}
+	o.fileSize = int64(*file) << 20
 	for word := range strings.SplitSeq(*sizes, ",") {
 		size, err := strconv.Atoi(word)
 		if err != nil || size < 32 || size > 128<<10 {
@@ -216,6 +224,18 @@ func measure(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	}
 	if wants("handshakes") && b.bin != "" && ctx.Err() == nil {
 		b.handshakes(ctx)
+	}
+	if (wants("durable") || wants("files")) && ctx.Err() == nil {
+		if b.disk, b.system, err = diskDir(o.disk); err != nil {
+			b.failed("disk", err)
+		} else if wants("durable") {
+			b.durable(ctx)
+		}
+	}
+	for _, tls := range o.modes {
+		if wants("files") && b.disk != "" && ctx.Err() == nil {
+			b.files(ctx, o.fileSize, tls)
+		}
 	}
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted")

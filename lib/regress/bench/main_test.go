@@ -114,7 +114,7 @@ func TestLineEndsWithTheReasonOfItsFirstFailure(t *testing.T) {
 		{"a daemon that ends", "exit 0", "script: ended too early", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l, err := newLine(context.Background())
+			l, err := newLine(context.Background(), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +135,7 @@ func TestLineEndsWithTheReasonOfItsFirstFailure(t *testing.T) {
 }
 
 func TestDaemonIsStopped(t *testing.T) {
-	l, err := newLine(context.Background())
+	l, err := newLine(context.Background(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestDaemonIsStopped(t *testing.T) {
 }
 
 func TestReadyTellsWhyAProcessFailed(t *testing.T) {
-	l, err := newLine(context.Background())
+	l, err := newLine(context.Background(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestRelayPassesEverything(t *testing.T) {
 }
 
 func TestMinimalProgramSendsAFrame(t *testing.T) {
-	l, err := newLine(t.Context())
+	l, err := newLine(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

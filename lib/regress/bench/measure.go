@@ -34,6 +34,8 @@ type bench struct {
 	python string        // interpreter with the original, "" when there is none
 	stalls bool          // the original over TLS with that interpreter
 	dir    string        // where inputs are written
+	disk   string        // directory on the disk that is measured, "" for none
+	system string        // its file system, "" when not known
 	runs   int           // of each subject, interleaved
 	target time.Duration // of one run
 	log    io.Writer     // progress

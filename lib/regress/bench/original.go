@@ -112,7 +112,7 @@ func (o original) config(l *line, server, tls bool, port int) (string, error) {
 }
 
 func (o original) run(ctx context.Context, in input, count int, tls bool) (out outcome, err error) {
-	l, err := newLine(ctx)
+	l, err := newLine(ctx, "")
 	if err != nil {
 		return out, err
 	}

@@ -152,6 +152,12 @@ func (p *child) wait() error {
 	return errors.Join(p.failure(), closeAll(p.pipes))
 }
 
+// tell asks a process to end.
+func (p *child) tell() error {
+	p.told.Store(true)
+	return p.cmd.Process.Signal(syscall.SIGTERM)
+}
+
 // stop asks a lasting process to end, waits for it, and ends it the hard way when it does not. That it
 // ended by the signal is no failure; that it had ended before is one.
 func (p *child) stop() error {

@@ -38,6 +38,10 @@ func modes() map[string]func(args []string, stdin *os.File, stdout io.Writer) er
 
 		"ask-aioc":    askAiocMain,
 		"answer-aioc": answerAiocMain,
+		"crowd-aioc":  crowdAiocMain,
+
+		"file-from": fileFromMain,
+		"file-to":   fileToMain,
 	}
 }
 
@@ -237,13 +241,15 @@ func askMain(args []string, _ *os.File, stdout io.Writer) error {
 	})
 }
 
-// times calls f warm times, then count times, and prints the durations of the latter in nanoseconds
-// as a JSON array.
+// times calls f warm times, then count times or, where that is negative, until it returns errEnough, and
+// prints the durations of the latter calls in nanoseconds as a JSON array.
 func times(stdout io.Writer, warm, count int, f func() error) error {
-	took := make([]int64, 0, count)
-	for i := range warm + count {
+	took := make([]int64, 0, max(count, 0))
+	for i := 0; count < 0 || i < warm+count; i++ {
 		begin := time.Now()
-		if err := f(); err != nil {
+		if err := f(); err == errEnough && count < 0 {
+			break
+		} else if err != nil {
 			return fmt.Errorf("request %d: %w", i, err)
 		}
 		if i >= warm {

@@ -46,7 +46,7 @@ func (b *bench) startUp(ctx context.Context) {
 // measureStartUp does the work of startUp.
 func (b *bench) measureStartUp(ctx context.Context) (err error) {
 	const warm, count = 10, 100
-	l, err := aioc{bin: b.bin}.start(ctx, false)
+	l, err := aioc{bin: b.bin}.start(ctx, setup{})
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (b *bench) measureIdle(ctx context.Context, tls bool) (err error) {
 
 // idleMemory is the memory of both daemons a second after a message has gone through them.
 func (a aioc) idleMemory(ctx context.Context, tls bool) (server, client int64, err error) {
-	l, err := a.start(ctx, tls)
+	l, err := a.start(ctx, setup{tls: tls})
 	if err != nil {
 		return 0, 0, err
 	}
