@@ -431,7 +431,7 @@ func (c *Connector) finishPeers(ctx context.Context, boxes []*outbox) {
 // kept on disk.
 func (c *Connector) drainPrograms(ctx context.Context) {
 	for _, q := range c.inbox {
-		if q.Takers() > 1 || !c.keeps() { // the receiver pump is one
+		if q.Takers() > 0 || !c.keeps() {
 			drain(ctx, q, nil)
 		}
 	}

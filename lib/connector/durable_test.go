@@ -72,8 +72,8 @@ func TestADurableMessageForAPeerThatIsAwayIsTaken(t *testing.T) {
 	// Nor after a start.
 	s.halt(t)
 	s = s.again(t)
-	if n := s.box("c1", false).q.Len(); n != 0 {
-		t.Errorf("%d messages are left", n)
+	if b := s.box("c1", false); b != nil && b.q.Len() > 0 {
+		t.Errorf("%d messages are left", b.q.Len())
 	}
 }
 
@@ -464,4 +464,59 @@ func TestAMessageIsDroppedWhenItsTimeIsOver(t *testing.T) {
 	if n := s.counted("expired"); n != 2 {
 		t.Errorf("%d were counted, want 2", n)
 	}
+}
+
+func TestAPeerForWhichNothingWaitsIsForgottenAtAStart(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	c := s.client(t, "c1", types("d"))
+	s.send(t, "d", "c1", "0")
+	s.send(t, "d", "c2", "1")
+	c.receive(t, api.ReceiveOptions{}).wait(t, 1)
+	eventually(t, "it is acknowledged", func() bool { return s.box("c1", false).q.Len() == 0 })
+	c.halt(t)
+	s.halt(t)
+	s = s.again(t)
+	if s.box("c1", false) != nil {
+		t.Error("the peer is known still")
+	}
+	if _, err := os.Stat(s.paths.SpoolTo("c1")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory: %v", err)
+	}
+	if n := s.box("c2", false).q.Len(); n != 1 {
+		t.Errorf("%d messages wait for the other, want 1", n)
+	}
+}
+
+func TestAPythonReceiverGetsWhatIsOnDisk(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	c := s.client(t, "c1", types("d"))
+	c.send(t, "d", "", numbers(0, 100)...)
+	eventually(t, "they are there", func() bool { return s.inbox["d"].Stats().OnDisk == 100 })
+	ln, err := net.Listen("unix", s.paths.ReceiveSocket("d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	next := 0
+	for next < 200 {
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := wire.NewReader(conn, wire.MaxFrame)
+		for next < 200 {
+			var f wire.Frame
+			if err := r.Next(&f); err != nil {
+				break
+			}
+			if string(f.Data) != strconv.Itoa(next) {
+				t.Fatalf("got %s, want %d", f.Data, next)
+			}
+			if next++; next == 100 {
+				c.send(t, "d", "", numbers(100, 200)...)
+			}
+		}
+		conn.Close()
+	}
+	eventually(t, "nothing is left", func() bool { return s.inbox["d"].Len() == 0 })
 }

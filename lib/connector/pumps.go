@@ -359,12 +359,12 @@ func (f *feed) Close() {
 func (c *Connector) serveReceivers(ctx context.Context, typ string, q *queue.Queue) {
 	path := c.paths.ReceiveSocket(typ)
 	some := make(chan struct{}, 1)
-	watch := q.Taker(func() {
+	watch := q.Watcher(func() {
 		select {
 		case some <- struct{}{}:
 		default:
 		}
-	}, nil)
+	})
 	defer watch.Close()
 	const least, most = 20 * time.Millisecond, time.Second
 	pause := least

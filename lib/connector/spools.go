@@ -160,11 +160,26 @@ func (c *Connector) openSpools() error {
 				open(b.q, types, "peer", peer)
 			}
 		}
+		if c.server {
+			c.emptied(peer)
+		}
 	}
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("what is kept on disk cannot be read: %w", err)
 	}
 	return nil
+}
+
+// emptied forgets a peer of the last run for which nothing waits.
+func (c *Connector) emptied(peer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.boxes[peer]
+	if b == nil || b.files != nil || !b.q.RemoveIfEmpty() {
+		return
+	}
+	delete(c.boxes, peer)
+	_ = os.Remove(c.paths.SpoolTo(peer)) // unless there is something else in it
 }
 
 // spoolTo returns the directory of what waits for a peer. A client has one,

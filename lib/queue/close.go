@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"aioc/lib/spool"
 )
@@ -139,6 +140,13 @@ func (q *Queue) CloseIfEmpty() bool {
 			return false
 		}
 	}
+	q.removeLocked()
+	return true
+}
+
+// removeLocked closes an empty queue and removes what it has on disk. q.mu is
+// held, and released.
+func (q *Queue) removeLocked() {
 	q.shut()
 	lanes := q.lanes
 	q.unlock()
@@ -150,6 +158,22 @@ func (q *Queue) CloseIfEmpty() bool {
 			}
 		}
 	}
+}
+
+// RemoveIfEmpty is CloseIfEmpty for a queue that was opened and not used yet: it
+// also removes logs of durable types, unless they have ids to remember.
+func (q *Queue) RemoveIfEmpty() bool {
+	q.mu.Lock()
+	used := q.closing || q.stats.Waiting+q.stats.InHand > 0 || q.takers > 0
+	for _, l := range q.lanes {
+		l.ids.expire(time.Now())
+		used = used || len(l.ids.when) > 0
+	}
+	if used {
+		q.unlock()
+		return false
+	}
+	q.removeLocked()
 	return true
 }
 

@@ -508,16 +508,12 @@ func (l *lane) committed(safe uint64) {
 		return
 	}
 	d.safe = safe
-	some := false
 	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= safe {
 		*l.wait.push() = *d.fresh.at(0)
 		d.fresh.drop()
-		some = true
 	}
 	l.sure(safe)
-	if some {
-		l.q.wake()
-	}
+	l.q.wake()
 	l.checkFill()
 }
 

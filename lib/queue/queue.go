@@ -296,8 +296,9 @@ func (q *Queue) checkEmpty() {
 
 // Len returns the number of messages that are not finished.
 func (q *Queue) Len() int {
-	s := q.Stats()
-	return s.Waiting + s.InHand
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stats.Waiting + q.stats.InHand
 }
 
 // Stats returns a snapshot.

@@ -14,6 +14,8 @@ type Taker struct {
 	ready func()
 	edit  func(n uint64, asked bool, frame []byte) []byte
 
+	watcher bool
+
 	// Of takers for a peer: see Strict and Announce.
 	strict   bool
 	announce func(messageType string, epoch Epoch, seq uint64) []byte
@@ -46,6 +48,13 @@ func (q *Queue) Taker(ready func(), edit func(n uint64, asked bool, frame []byte
 		}
 	}
 	return t
+}
+
+// Watcher returns a taker that takes nothing and whose ready is called with the
+// next put after Watch. Takers does not count it, and nothing is read from the
+// disk for it.
+func (q *Queue) Watcher(ready func()) *Taker {
+	return &Taker{q: q, ready: ready, base: 1, watcher: true}
 }
 
 // Strict makes frames of durable types be finished only by an acknowledgement,
@@ -301,8 +310,10 @@ func (t *Taker) Close() {
 		return
 	}
 	t.closed = true
-	q.takers--
-	delete(q.open, t)
+	if !t.watcher {
+		q.takers--
+		delete(q.open, t)
+	}
 	if i := slices.Index(q.idle, t); i >= 0 {
 		q.idle = slices.Delete(q.idle, i, i+1)
 	}
