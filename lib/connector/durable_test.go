@@ -39,6 +39,12 @@ func (n *node) again(t testing.TB) *node {
 // killed at the moment of the call.
 func (n *node) kill(t testing.TB) {
 	t.Helper()
+	n.mu.Lock()
+	s := n.session
+	n.mu.Unlock()
+	s.intakes()
+	s.pumps()
+	s.all.Wait() // what it would acknowledge from here on must not count
 	image := t.TempDir() + "/spool"
 	spool := n.paths.Spool
 	for range 100 { // files may go while they are copied

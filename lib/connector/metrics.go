@@ -95,7 +95,7 @@ func (c *Connector) stats() *control.Stats {
 		disk.add(logs)
 		s.Received += stats.Put
 		// One taker watches for receivers of the original.
-		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: max(q.Takers()-1, 0), Queue: queueStats(stats, logs)})
+		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: q.Takers(), Queue: queueStats(stats, logs)})
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
 	s.Disk = disk.stats()
