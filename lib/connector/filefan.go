@@ -39,7 +39,7 @@ func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) 
 			edits = append(edits, wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, file.Chunk.Whole())})
 		}
 		withFile := wire.AppendEdited(nil, transfer.Note(h.WithFile, "", ""), edits...)
-		d, place, err := c.target(p.box.name, h, &transfer.File{Type: file.Type, Name: file.Name, Chunk: file.Chunk, Sent: new(transfer.Sent)})
+		d, place, err := p.target(h, &transfer.File{Type: file.Type, Name: file.Name, Chunk: file.Chunk, Sent: new(transfer.Sent)})
 		if err == nil {
 			defer d.Close()
 		}

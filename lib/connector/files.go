@@ -61,7 +61,7 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 		stored, bad = p.store(h, &file, content, size)
 	}
 	if errors.Is(bad, errEnding) {
-		return nil, nil, bad // it comes again
+		return nil, nil, "", bad // it comes again
 	}
 	if f.Body != nil && f.Body.Err() != nil {
 		return nil, nil, "", f.Body.Err() // it comes again
