@@ -75,6 +75,9 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 	} else {
 		note("directory: %s", paths.Dir)
 	}
+	if path := logPath(cfg); path != "" {
+		note("log: %s", path)
+	}
 	if err := connector.CheckSpools(cfg); err != nil {
 		bad(err)
 	}
