@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"aioc/lib/cli"
+)
+
+// listed is blacklist and whitelist.
+func listed(ctx context.Context, c *call) error {
+	action, who := c.args[0], c.arg(1)
+	switch {
+	case action == "list" && who == "":
+		return showLists(ctx, c)
+	case action != "add" && action != "remove":
+		return usagef("%s: %q: want add, remove or list", c.word, action)
+	case who == "":
+		return usagef("%s %s: want PATTERN, IP or SUBNET", c.word, action)
+	}
+	kwargs := map[string]any{"client_ip": nil, "client_id": nil}
+	_, badIP := netip.ParseAddr(who)
+	if _, err := netip.ParsePrefix(who); err == nil || badIP == nil {
+		kwargs["client_ip"] = who
+	} else if strings.Contains(who, "/") {
+		return usagef("%s: %q is no subnet, which is written 10.1.0.0/16, and no name has a slash", c.word, who)
+	} else {
+		kwargs["client_id"] = who
+	}
+	reply, err := c.ask(ctx, action+"_"+c.word+"_client", kwargs)
+	if err == nil && !done(text(reply)) {
+		err = failf(cli.Failed, "%s %s: refused: only a server has lists%s", c.word, action, pick(action == "remove", ", and what is not there cannot be removed", ""))
+	}
+	return err
+}
+
+func showLists(ctx context.Context, c *call) error {
+	type entry struct {
+		Kind  string `json:"kind"`
+		Value string `json:"value"`
+	}
+	all := []entry{}
+	for _, kind := range []string{"id", "ip", "subnet"} {
+		reply, err := c.ask(ctx, "show_attribute", map[string]any{"attribute": c.word + "ed_clients_" + kind})
+		if err != nil {
+			return err
+		}
+		if c.python() {
+			v, ok := pythonValue(text(reply))
+			if !ok && text(reply) != "{}" {
+				all = append(all, entry{kind, text(reply)})
+				continue
+			}
+			reply = v
+		}
+		var values []string
+		if len(reply) > 0 {
+			if err := json.Unmarshal(reply, &values); err != nil {
+				return fmt.Errorf("the reply is not understood: %w", err)
+			}
+		}
+		slices.Sort(values)
+		for _, v := range values {
+			all = append(all, entry{kind, v})
+		}
+	}
+	return c.p.emit(all, func(t *table) {
+		t.head("KIND", "VALUE")
+		for _, e := range all {
+			t.row(e.Kind, e.Value)
+		}
+	})
+}
+
+func explain(ctx context.Context, c *call) error {
+	o := c.p.opt
+	if o.id == "" && o.ip == "" {
+		return usagef("explain: want -id, -ip or both")
+	}
+	kwargs := map[string]any{}
+	if o.id != "" {
+		kwargs["client_id"] = o.id
+	}
+	if o.ip != "" {
+		if _, err := netip.ParseAddr(o.ip); err != nil {
+			return usagef("explain: -ip %q: want an IP address", o.ip)
+		}
+		kwargs["client_ip"] = o.ip
+	}
+	reply, err := c.ask(ctx, "explain", kwargs)
+	if err != nil {
+		return err
+	}
+	var e explanation
+	if err := json.Unmarshal(reply, &e); err != nil {
+		return fmt.Errorf("the reply is not understood: %w", err)
+	}
+	err = c.p.emit(e, func(t *table) {
+		t.head("RULE", "RESULT", "ENTRY", "NOTE")
+		for _, s := range e.Steps {
+			t.row(s.Rule, s.Result, dash(s.Entry), dash(s.Note))
+		}
+		t.row(pick(e.Welcome, "welcome", "refused by "+e.By))
+	})
+	if err == nil && !e.Welcome {
+		err = &statusError{status: cli.Failed}
+	}
+	return err
+}
+
+// explanation is the reply of explain.
+type explanation struct {
+	Welcome bool   `json:"welcome"`
+	By      string `json:"by,omitempty"` // the rule that refuses
+	Steps   []struct {
+		Rule   string `json:"rule"`
+		Result string `json:"result"`
+		Entry  string `json:"entry,omitempty"`
+		Note   string `json:"note,omitempty"`
+	} `json:"steps"`
+}
+
+// result is what the commands that delete reply.
+type result struct {
+	Status bool   `json:"status"`
+	Msg    string `json:"msg"`
+}
+
+// forget returns the deletion of certificates or tokens.
+func forget(what string) func(context.Context, *call) error {
+	return func(ctx context.Context, c *call) error {
+		if err := c.open(ctx); err != nil {
+			return err
+		}
+		command := "delete_client_" + what + "_on_client"
+		kwargs := map[string]any{"restart_client": true}
+		switch id := c.arg(0); {
+		case c.client.Info().Server && id == "":
+			return usagef("%s: want the name of a client: this is a server", c.word)
+		case c.client.Info().Server:
+			command = "delete_client_" + what + "_on_server"
+			kwargs = map[string]any{"client_id": id}
+			if what == "certificate" {
+				kwargs["remove_only_symlink"] = false
+			}
+		case id != "" && id != c.client.Info().Name:
+			return usagef("%s: this is client %s, which can delete its own only", c.word, c.client.Info().Name)
+		}
+		reply, err := c.ask(ctx, command, kwargs)
+		if err != nil {
+			return err
+		}
+		var r result
+		if s := text(reply); done(s) {
+			return nil
+		} else if json.Unmarshal([]byte(s), &r) != nil {
+			return failf(cli.Failed, "%s: refused: %s", c.word, s)
+		}
+		if !r.Status {
+			return failf(cli.Failed, "%s: %s", c.word, r.Msg)
+		}
+		return nil
+	}
+}
+
+func reloadTokens(ctx context.Context, c *call) error {
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	command := "load_client_token"
+	if c.client.Info().Server {
+		command = "load_server_tokens"
+	}
+	if !c.python() {
+		_, err := c.ask(ctx, command, nil)
+		return err
+	}
+	// It does it and never answers.
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := c.client.Call(short, command, nil)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return err
+}
