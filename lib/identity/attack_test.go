@@ -325,6 +325,8 @@ func TestRequestsThatAreRefused(t *testing.T) {
 			request(func(c *x509.Certificate, _ *ecdsa.PrivateKey) { c.NotAfter = time.Now().AddDate(100, 0, 0) }), ErrRequest},
 		{"a certificate that has expired", "pump8",
 			request(func(c *x509.Certificate, _ *ecdsa.PrivateKey) { c.NotAfter = time.Now().Add(-time.Minute) }), ErrRequest},
+		{"a request whose signature is not good", "pump8", spoilt(t, good, "CERTIFICATE REQUEST"), ErrRequest},
+		{"a certificate whose signature is not good", "pump8", spoilt(t, good, "CERTIFICATE"), ErrRequest},
 		{"a request of a megabyte", "pump8", bytes.Repeat([]byte("x"), 1<<20), ErrRequest},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -342,6 +344,24 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	if got := s.Names(); len(got) != 2 {
 		t.Errorf("clients: %q", got)
 	}
+}
+
+// spoilt returns PEM blocks of which one has another signature at its end.
+func spoilt(t *testing.T, text []byte, kind string) []byte {
+	t.Helper()
+	var out []byte
+	found := false
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == kind {
+			block.Bytes[len(block.Bytes)-1] ^= 1
+			found = true
+		}
+		out = append(out, pem.EncodeToMemory(block)...)
+	}
+	if !found {
+		t.Fatalf("no %s", kind)
+	}
+	return out
 }
 
 // signedRequest is what a client sends whose certificate has this number and
