@@ -43,6 +43,7 @@ type Listener struct {
 	gate     *gate
 	fold     *fold.Log
 	greeting time.Duration
+	turn     time.Duration // how long who wants a certificate or a token waits for its turn
 	issuing  chan struct{} // held by those who get a certificate or a token
 }
 
@@ -62,6 +63,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		gate:     newGate(max(o.Config.MaxUnidentified, 1)),
 		fold:     fold.New(o.Log),
 		greeting: maxGreeting,
+		turn:     maxIssueWait,
 		issuing:  make(chan struct{}, 1),
 	}
 	if m == modeCertificates {

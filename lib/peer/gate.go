@@ -44,6 +44,7 @@ func newGate(most int) *gate {
 type stranger struct {
 	net.Conn
 	gate *gate
+	gone chan struct{} // closed when it was pushed out, or the gate was closed
 
 	// Owned by the goroutine of the handshake, constant after it.
 	known bool
@@ -57,11 +58,11 @@ type stranger struct {
 
 // enter lets a connection in, and the oldest stranger out if there are too many.
 func (g *gate) enter(c net.Conn) *stranger {
-	s := &stranger{Conn: c, gate: g}
+	s := &stranger{Conn: c, gate: g, gone: make(chan struct{})}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		c.Close()
+		s.end()
 	}
 	s.place = g.guests.PushBack(s)
 	if g.guests.Len()+g.served.Len() > g.max {
@@ -124,18 +125,29 @@ func (g *gate) pushOldest() {
 func (g *gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
 	g.closed = true
 	for _, l := range []*list.List{&g.guests, &g.served} {
 		for e := l.Front(); e != nil; e = e.Next() {
-			e.Value.(*stranger).Conn.Close()
+			e.Value.(*stranger).end()
 		}
 	}
+}
+
+// end closes the connection, once. gate.mu is held.
+func (s *stranger) end() {
+	s.Conn.Close()
+	close(s.gone)
 }
 
 // push closes the connection at e and forgets it. mu is held.
 func (g *gate) push(e *list.Element) {
 	s := e.Value.(*stranger)
-	s.Conn.Close()
+	if !g.closed { // that has ended it
+		s.end()
+	}
 	g.remove(s)
 }
 

@@ -254,11 +254,13 @@ func (l *Listener) enrol(s *stranger, c *Conn, name string, request map[string]s
 // it waits, if there are not too many.
 func (l *Listener) issue(s *stranger, c *Conn, do func() error) error {
 	l.gate.serve(s, l.gate.max/2-cap(l.issuing)) // the others must find room
-	timer := time.NewTimer(maxIssueWait)
+	timer := time.NewTimer(l.turn)
 	defer timer.Stop()
 	select {
 	case l.issuing <- struct{}{}:
 		defer func() { <-l.issuing }()
+	case <-s.gone:
+		return net.ErrClosed // nobody waits any more
 	case <-timer.C:
 		return refuse(ReasonBusy, "too many clients want a certificate or a token at once: this one may ask again")
 	}

@@ -422,10 +422,12 @@ func TestWhoWasPushedOutGetsNothing(t *testing.T) {
 	h := newHome(t, false)
 	h.cfg.MaxUnidentified = 2
 	asked := make(chan string, 10)
-	s := h.start(t, Options{Admit: func(moment string, _ netip.AddrPort, _ string) error {
+	o := Options{Config: h.cfg, Server: h.server, TLS: h.server.TLS()}
+	o.Admit = func(moment string, _ netip.AddrPort, _ string) error {
 		asked <- moment
 		return nil
-	}})
+	}
+	s := start(t, o, func(l *Listener) { l.turn = time.Hour })
 	s.issuing <- struct{}{} // as if one were at it: the others are not served
 	c := dialAs(t, s, h.client(t, s, "pump7"), false)
 	ask, err := handshakeFrame(s.mode.hello(), "pump7", []byte(`{"cmd": "get_new_certificate"}`))
@@ -443,10 +445,11 @@ func TestWhoWasPushedOutGetsNothing(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
 		t.Error("it got something")
 	}
-	<-s.issuing
+	// It does not wait for its turn: others need its place.
 	if got := wait(t, "reason", s.refused); got != ReasonCrowd {
 		t.Errorf("got %q, want %q", got, ReasonCrowd)
 	}
+	<-s.issuing
 	// Not even for a moment: it has no answer to be taken back.
 	if _, err := os.Stat(config.CertificateTree(h.dir).SourceIDToCert); !errors.Is(err, os.ErrNotExist) || h.server.Has("pump7") {
 		t.Errorf("a certificate was made that nobody has (%v)", err)
