@@ -260,7 +260,7 @@ func (p *peerLink) putRun() error {
 func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	h := &p.how
 	taken := 0
-	extra := queue.Extra{Mortal: h.mortal}
+	extra := queue.Extra{Mortal: h.mortal, Now: !p.l.Flow()} // a Python peer cannot be told to wait
 	if h.from != nil {
 		extra.From = *h.from
 		defer func(all []byte) { h.from.Seq += uint64(count(all)) }(frames)

@@ -58,6 +58,7 @@ func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe
 	durable := c.durableSend(f.topic)
 	for i, b := range f.boxes {
 		rest, x := frames, extra
+		x.Now = true // nobody waits for a slow subscriber
 		for len(rest) > 0 {
 			taken, err := b.q.PutExtra(f.topic, rest, &x)
 			rest = rest[taken:]

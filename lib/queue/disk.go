@@ -62,6 +62,9 @@ type disk struct {
 	acks     []spool.Range
 	acking   bool // writeAcks will be called
 	retrying bool // a timer will end full, or stuck
+	patient  bool // memory is full, and is being emptied: see patience
+	hasty    bool // it was, and that took too long
+	seen     int  // lane.freed when that was looked at last
 
 	// Of marks: what is not on disk yet, and the numbers by which the log knows
 	// where messages came from.
@@ -195,7 +198,11 @@ func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error)
 			}
 			frames = frames[n:]
 		}
-		d.busy = true
+		if !x.Now && d.tail == 0 && l.patience() {
+			q.unlock()
+			return taken, ErrFull
+		}
+		d.busy, d.hasty = true, false
 		q.unlock()
 		err = l.spill()
 		defer func() {
@@ -236,6 +243,41 @@ func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error)
 		}
 	}
 	return taken, err
+}
+
+// lookEvery is how often it is looked whether memory that is full is being
+// emptied, and quickPart of which part of the limit has to be free each time.
+const (
+	lookEvery = 100 * time.Millisecond
+	quickPart = 16
+)
+
+// patience reports whether who puts something should wait for room in memory,
+// which is full, instead of making the lane go to disk: a taker that keeps pace
+// empties it quickly, and all that is on disk is written and read. q.mu is held.
+func (l *lane) patience() bool {
+	d := l.disk
+	if d.patient || d.hasty || l.q.takers == 0 {
+		return d.patient
+	}
+	d.patient, d.seen = true, l.freed
+	time.AfterFunc(lookEvery, l.look)
+	return true
+}
+
+// look decides whether those who wait for room in memory go on doing so.
+func (l *lane) look() {
+	d, q := l.disk, l.q
+	q.mu.Lock()
+	defer q.unlock()
+	quick := l.freed-d.seen >= q.limit/quickPart
+	if quick && len(l.room) > 0 && !q.closing {
+		d.seen = l.freed
+		time.AfterFunc(lookEvery, l.look)
+		return
+	}
+	d.patient, d.hasty = false, !quick && len(l.room) > 0
+	l.callRoom()
 }
 
 // half returns the first half of frames, nil when there is only one.

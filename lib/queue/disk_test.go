@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -292,5 +293,47 @@ func TestAnIDIsTakenOnceFromManyAtOnce(t *testing.T) {
 		if st := q.Stats(); st.Put != n || st.Duplicates != n*(many-1) {
 			t.Errorf("type %s: %d put, %d duplicates; want %d and %d", typ, st.Put, st.Duplicates, n, n*(many-1))
 		}
+	}
+}
+
+func TestWhoCanWaitDoesSoAsLongAsMemoryIsEmptied(t *testing.T) {
+	s := &store{dir: t.TempDir()}
+	q := onDisk(t, s, 100_000)
+	x := newTaker(q)
+	all := messages(0, 9999, 1000)
+	next := 0
+	put := func() (full bool) {
+		t.Helper()
+		for next < len(all) {
+			if _, err := q.Put("a", all[next]); errors.Is(err, ErrFull) {
+				return true
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			next++
+		}
+		return false
+	}
+	for taken := 0; taken < 2000; {
+		if !put() {
+			t.Fatal("memory is never full")
+		}
+		n := next - taken
+		checkIDs(t, x.finish(t, n), upFrom(uint64(taken), uint64(n))...)
+		taken += n
+		roomSoon(t, q, "a")
+	}
+	if st := q.Stats(); st.DiskBytes > 0 {
+		t.Errorf("%d bytes on disk", st.DiskBytes)
+	}
+	// Now nothing is taken any more.
+	for end := time.Now().Add(patience); put(); {
+		if time.Now().After(end) {
+			t.Fatal("it is not put on disk")
+		}
+		roomSoon(t, q, "a")
+	}
+	if st := q.Stats(); st.OnDisk == 0 {
+		t.Errorf("%+v", st)
 	}
 }

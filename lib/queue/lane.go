@@ -86,6 +86,7 @@ type lane struct {
 	tail  *block // where the next frame goes; nil when there is none with room
 	bytes int    // of what is in memory and not finished
 	hand  int    // of that, in takers' hands
+	freed int    // bytes that were finished since the start
 	room  []func()
 	need  int  // the most bytes that one in room waits for
 	asked bool // the budget will call announceRoom
@@ -235,6 +236,7 @@ func (l *lane) release(it *item) {
 	}
 	b := l.q.blocks[it.blk]
 	l.bytes -= int(it.n) + overhead
+	l.freed += int(it.n) + overhead
 	if b.live--; b.live == 0 && b != l.tail {
 		l.free(b)
 	}
@@ -319,7 +321,7 @@ func (l *lane) checkRoom() {
 		return
 	}
 	if d := l.disk; d != nil {
-		if !d.full {
+		if !d.full && !d.patient {
 			l.callRoom()
 			return
 		}

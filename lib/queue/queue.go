@@ -64,6 +64,7 @@ type Extra struct {
 	From   Origin // set forward as frames are taken
 	ID     ID     // of one frame
 	Mortal bool   // the headers have expires: they are not given out after that
+	Now    bool   // ErrFull means that the disk is full too: see patience
 }
 
 func (x *Extra) flags() uint16 {

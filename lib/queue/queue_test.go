@@ -15,7 +15,7 @@ import (
 func mustPut(t *testing.T, q *Queue, typ string, frames ...[]byte) {
 	t.Helper()
 	all := slices.Concat(frames...)
-	if n, err := q.Put(typ, all); n != len(all) || err != nil {
+	if n, err := q.PutExtra(typ, all, &Extra{Now: true}); n != len(all) || err != nil {
 		t.Fatalf("Put = %d, %v; want %d", n, err, len(all))
 	}
 }

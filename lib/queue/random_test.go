@@ -65,7 +65,7 @@ func (w *world) put() {
 		w.wait[typ] = append(w.wait[typ], w.next)
 		w.next++
 	}
-	if k, err := w.q.Put(typ, all); k != len(all) || err != nil {
+	if k, err := w.q.PutExtra(typ, all, &Extra{Now: true}); k != len(all) || err != nil {
 		w.t.Fatalf("Put = %d, %v; want %d", k, err, len(all))
 	}
 	if w.r.IntN(4) > 0 {
