@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -313,6 +314,8 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"a request without certificate", "pump8", good[:bytes.Index(good, []byte("-----BEGIN CERTIFICATE-----"))], ErrRequest},
 		{"somebody else's certificate", "pump8",
 			append(good[:bytes.Index(good, []byte("-----BEGIN CERTIFICATE-----")):bytes.Index(good, []byte("-----BEGIN CERTIFICATE-----"))], certificatePEM(own.Leaf.Raw)...), ErrRequest},
+		{"the certificate of one who is not known here", "pump8",
+			slices.Concat(good[:bytes.Index(good, []byte("-----BEGIN CERTIFICATE-----"))], certificatePEM(forged{subject: mustSubject(t, "x")}.make(t).Leaf.Raw)), ErrRequest},
 		{"the serial number of another client", "pump8",
 			request(func(c *x509.Certificate, _ *ecdsa.PrivateKey) { c.SerialNumber = own.Leaf.SerialNumber }), ErrRequest},
 		{"the serial number of the default certificate", "pump8",
