@@ -81,6 +81,7 @@ func TestStoppingPassesOnWhatWasTaken(t *testing.T) {
 	list := numbers(0, 20_000)
 	c.send(t, "any", "", list...)
 	c.halt(t) // most is still on its way
+	c.again(t)
 	inOrder(t, in.wait(t, len(list)), len(list))
 }
 

@@ -98,14 +98,17 @@ func (l *lane) open() error {
 	if d.log != nil {
 		return nil
 	}
-	d.byIndex, d.acks, d.first, d.tail = map[uint64]*mark{}, nil, never, 0
+	q.mu.Lock()
+	d.byIndex, d.acks, d.first, d.tail, d.tailSeq = map[uint64]*mark{}, nil, never, 0, 0
+	q.mu.Unlock()
 	log, err := q.store.Open(l.name, l.state, l.restore, l.replay)
-	d.byIndex = nil
-	if err != nil {
-		return fmt.Errorf("%w: type %s: %w", ErrDisk, l.name, err)
-	}
 	q.mu.Lock()
 	defer q.unlock()
+	d.byIndex = nil
+	if err != nil {
+		d.acks, d.first, d.tail = nil, never, 0
+		return fmt.Errorf("%w: type %s: %w", ErrDisk, l.name, err)
+	}
 	if q.closed {
 		_ = log.Close()
 		return ErrClosed
