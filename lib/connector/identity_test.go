@@ -75,6 +75,7 @@ func TestADeletedClientGoesAndGetsAnotherProofWhenItIsDeletedThereToo(t *testing
 		}
 		s.connected(t, "pump7")
 		eventually(t, "it got a second one", func() bool { return s.log.count(what+" issued") == 2 })
+		eventually(t, "the client knows that it is in", func() bool { return c.box("", false).current() != nil })
 		r := s.receive(t, api.ReceiveOptions{})
 		c.send(t, "any", "", "1")
 		r.wait(t, 1)
