@@ -72,7 +72,7 @@ func syncRate(dir string, size int, d time.Duration) (rate float64, err error) {
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
 	data := record(0, size, false)
 	n, begin := 0, time.Now()
-	for ; time.Since(begin) < d; n++ {
+	for ; n == 0 || time.Since(begin) < d; n++ {
 		if _, err := f.Write(data); err != nil {
 			return 0, err
 		}
@@ -99,7 +99,7 @@ func groupRate(dir string, writers, size int, d time.Duration) (rate float64, er
 	var all sync.WaitGroup
 	for i := range writers {
 		all.Go(func() {
-			for errs[i] == nil && time.Since(begin) < d {
+			for counts[i] == 0 || errs[i] == nil && time.Since(begin) < d {
 				errs[i] = g.append(data)
 				counts[i]++
 			}

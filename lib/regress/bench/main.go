@@ -10,6 +10,9 @@
 //     and the frame copied once in both daemons ("relay look-up");
 //   - the Python original, where it is installed.
 //
+// Durable messages are compared with what the same disk does for a program that only appends and syncs,
+// files with two processes that only copy one over TLS: both in a directory on a real disk (-disk).
+//
 // Senders read prepared records from a file, in memory if the host has a tmpfs; the relay's reads its
 // file again when it needs more than the file has. A run is timed from the start of the
 // sender to the end of the receiver. Compare ratios within one run only.

@@ -38,6 +38,7 @@ func TestUsage(t *testing.T) {
 		{"no size", "-sizes big", exitUsage, `-sizes: "big"`},
 		{"unknown mode", "-tls certs", exitUsage, `-tls: "certs"`},
 		{"unknown figure", "-figures speed", exitUsage, `-figures: "speed"`},
+		{"a file too small", "-file 0", exitUsage, "-file: 0"},
 		{"a mode of its own without its flags", "send", exitFailed, "send: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
