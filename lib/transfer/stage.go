@@ -20,7 +20,9 @@ type Stage struct {
 	f    *os.File // nil once sealed and opened again
 	name string
 	off  int64
-	hash hash.Hash // nil: nobody asks for it
+	// Up to begun the disk was told to write.
+	begun int64
+	hash  hash.Hash // nil: nobody asks for it
 }
 
 const (
@@ -101,8 +103,16 @@ func (s *Stage) Write(p []byte) (int, error) {
 		_, _ = s.hash.Write(p[:n]) // never fails
 	}
 	s.off += int64(n)
+	if s.off-s.begun >= writeBack {
+		startSync(s.f, s.begun, s.off-s.begun)
+		s.begun = s.off
+	}
 	return n, ioError("file", err)
 }
+
+// writeBack is after how many bytes the disk is told to begin with them: else
+// all would wait for the sync at the end, and with it what others sync meanwhile.
+const writeBack = 8 << 20
 
 // zeros is what a hole in a file reads as.
 var zeros [64 << 10]byte
@@ -135,7 +145,7 @@ func (s *Stage) Sum() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
 // Restart makes the stage empty again.
 func (s *Stage) Restart() error {
-	s.off = 0
+	s.off, s.begun = 0, 0
 	if s.hash != nil {
 		s.hash.Reset()
 	}
