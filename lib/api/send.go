@@ -22,7 +22,7 @@ type SendOptions struct {
 // NotTaken is the error of a message that was not taken.
 type NotTaken struct {
 	Index  int    // which one, from 0
-	Reason string // away, full, type, name, size, stopped, closed, ignored, bad
+	Reason string // away, full, type, name, size, stopped, closed, ignored, bad, file
 	Text   string // for people
 }
 

@@ -534,6 +534,8 @@ type outbox struct {
 
 	files   *queue.Queue // messages with files, nil until there is one
 	sending bool         // fileLoop runs
+
+	landing atomic.Pointer[outgoing] // the file whose message is on its way
 }
 
 func newOutbox(c *Connector, name string) *outbox {

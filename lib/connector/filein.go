@@ -22,7 +22,9 @@ import (
 //	           file, reason, error                        at any time: not wanted
 //
 // Then comes the message, with the id, the size and the sum in with_file, and
-// only that makes the file appear.
+// only that makes the file appear. When that fails, as when another file has
+// got the name meanwhile, a _file_ack with reason and error goes before the
+// message's _ack: so the sender does not remove its file.
 const (
 	chunkBytes = 64 << 10  // of a file in one _chunk
 	maxChunk   = 256 << 10 // bytes of one that is taken

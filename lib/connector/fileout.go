@@ -275,6 +275,8 @@ type outgoing struct {
 	acked   int64
 	done    bool
 	refused *transfer.Error
+
+	unstored *transfer.Error // it came with the message that put has sent
 }
 
 // sendFile brings one message with its file to the peer. It returns when the
@@ -301,14 +303,28 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) error
 	if errors.As(err, &failure) {
 		// The program at the other end learns it.
 		c.fileFailed("file not sent", err, b.name, string(f.Header.Type))
-		return o.put(ctx, o.with(wire.Edit{Key: "file_error", Value: wire.AppendString(nil, failure.Text)}), nil)
+		err = o.put(ctx, o.with(wire.Edit{Key: "file_error", Value: wire.AppendString(nil, failure.Text)}), nil)
+	} else if failure = o.notStored(); err == nil && failure != nil {
+		c.fileFailed("file not stored by the peer", failure, b.name, string(f.Header.Type))
 	}
-	if err == nil && !o.file.Keep {
+	switch {
+	case err != nil:
+	case failure == nil && !o.file.Keep:
 		if err := o.src.Remove(o.caller); err != nil && !errors.Is(err, os.ErrNotExist) {
 			c.fileFailed("file sent, but not removed", err, b.name, string(f.Header.Type))
 		}
+	case failure != nil && f.Header.WaitForAck && !f.Header.AwaitResponse:
+		return &link.Refusal{Reason: "file", Text: "the peer has the message, but not its file: " + failure.Text}
 	}
 	return err
+}
+
+// notStored is why the peer has not stored the file that came with, or before,
+// the message: nil if it has, or cannot tell.
+func (o *outgoing) notStored() *transfer.Error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.unstored
 }
 
 // open opens the file, or takes it as it was opened when the message came.
@@ -509,6 +525,8 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 		sum := sha256.Sum256([]byte(o.id))
 		extra.ID = queue.ID(sum[:len(extra.ID)])
 	}
+	o.b.landing.Store(o) // the peer says before its _ack that it has not stored the file
+	defer o.b.landing.Store(nil)
 	for {
 		_, err := o.b.q.PutExtra(typ, frame, &extra)
 		if err == nil {
@@ -586,7 +604,10 @@ var errDamaged = errors.New("file damaged")
 // fileAnswer handles _file_ack.
 func (p *peerLink) fileAnswer(f *wire.Frame) error {
 	id, _ := wire.Text(f.Header.Field("file"))
-	o := p.sending.Load()
+	o, landing := p.sending.Load(), false
+	if o == nil {
+		o, landing = p.box.landing.Load(), true
+	}
 	if o == nil || o.id != id {
 		return nil // of one that we gave up
 	}
@@ -594,7 +615,12 @@ func (p *peerLink) fileAnswer(f *wire.Frame) error {
 	defer o.mu.Unlock()
 	if f.Header.Error != nil {
 		reason, _ := wire.Text(f.Header.Field("reason"))
-		o.refused = &transfer.Error{Reason: fileWord(reason), Text: link.Clip(string(f.Header.Error))}
+		why := &transfer.Error{Reason: fileWord(reason), Text: link.Clip(string(f.Header.Error))}
+		if landing {
+			o.unstored = why
+		} else {
+			o.refused = why
+		}
 	} else {
 		off, err := strconv.ParseInt(string(f.Header.Field("offset")), 10, 64)
 		if err != nil || off < 0 || off > o.src.Size {

@@ -72,6 +72,9 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 	if bad != nil {
 		failure = bad.Error()
 		p.c.fileFailed("file not stored", bad, p.box.name, string(h.Type))
+		if file.Sent != nil {
+			p.refuseFile(file.Sent.ID, bad) // before the message's _ack: its sender keeps the file
+		}
 	}
 	edits := []wire.Edit{{Key: "with_file", Value: transfer.Note(h.WithFile, stored, failure)}}
 	if len(bin) == 0 {

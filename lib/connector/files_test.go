@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -185,6 +186,57 @@ func TestASourceIsRemovedOnlyAfterItWasSent(t *testing.T) {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("a file of %d bytes that was not stored is gone: %v", size, err)
 		}
+	}
+}
+
+func TestWhoWaitsForAnAcknowledgementLearnsThatItsFileWasNotStored(t *testing.T) {
+	dir := newDir(t)
+	s := server(t, stores(dir))
+	c := s.client(t, "c1")
+	in := s.receive(t, api.ReceiveOptions{})
+	small, _ := makeFile(t, "small", 5)
+	if err := c.sendFile(t, "", withFile(small, "pics", "f", true), "", ""); err != nil {
+		t.Fatal(err)
+	}
+	in.wait(t, 1)
+	conn := c.open(t)
+	defer conn.Close()
+	for i, test := range []struct {
+		name    string
+		size    int
+		keep    bool
+		dstType string
+		want    string
+	}{
+		{"a small file that is known only when its message is there", 6, true, "pics", "exists"},
+		{"a small file that goes ahead", 6, false, "pics", "exists"},
+		{"a big file", 2 * embedMax, true, "pics", "exists"},
+		{"no place for it", 6, false, "nothing", "no file_recv_config"},
+	} {
+		path, _ := makeFile(t, "x", test.size)
+		sender := conn.Sender(api.SendOptions{})
+		edits := []wire.Edit{
+			{Key: "wait_for_ack", Value: []byte("true")},
+			{Key: "with_file", Value: []byte(withFile(path, test.dstType, "f", test.keep))},
+		}
+		if err := sender.Put(wire.AppendEdited(nil, conn.Header("any", ""), edits...), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := sender.Finish(within(t))
+		sender.Close()
+		var why *api.NotTaken
+		if !errors.As(err, &why) || why.Reason != "file" || !strings.Contains(why.Text, test.want) {
+			t.Errorf("%s: got %v, want a file that was not stored: %s", test.name, err, test.want)
+		}
+		if a := parseArrived(t, in.wait(t, 2+i)[1+i]); !strings.Contains(a.Error, test.want) {
+			t.Errorf("%s: the receiver got %+v", test.name, a)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: the file is gone: %v", test.name, err)
+		}
+	}
+	if c.counted("file not stored by the peer: exists") == 0 {
+		t.Error("the sender's connector does not count it")
 	}
 }
 
