@@ -26,18 +26,73 @@ func listed(ctx context.Context, c *call) error {
 	}
 	kwargs := map[string]any{"client_ip": nil, "client_id": nil}
 	_, badIP := netip.ParseAddr(who)
-	if _, err := netip.ParsePrefix(who); err == nil || badIP == nil {
-		kwargs["client_ip"] = who
-	} else if strings.Contains(who, "/") {
+	_, badNet := netip.ParsePrefix(who)
+	kind, key := "id", "client_id"
+	switch {
+	case badNet == nil:
+		kind, key = "subnet", "client_ip"
+	case badIP == nil:
+		kind, key = "ip", "client_ip"
+	case strings.Contains(who, "/"):
 		return usagef("%s: %q is no subnet, which is written 10.1.0.0/16, and no name has a slash", c.word, who)
-	} else {
-		kwargs["client_id"] = who
+	case action == "add" && likeAddress(who):
+		return usagef("%s: %q is no address, and no name has a dot: an address is written 10.1.2.3, a subnet 10.1.0.0/16", c.word, who)
+	}
+	kwargs[key] = who
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	did := struct {
+		Kind    string `json:"kind"`
+		Value   string `json:"value"`
+		Changed *bool  `json:"changed,omitempty"`
+		Saved   *bool  `json:"saved,omitempty"`
+		Note    string `json:"note,omitempty"`
+	}{Kind: kind, Value: who}
+	if !c.python() {
+		kwargs["list_only"] = true
 	}
 	reply, err := c.ask(ctx, action+"_"+c.word+"_client", kwargs)
-	if err == nil && !done(text(reply)) {
-		err = failf(cli.Failed, "%s %s: refused: only a server has lists%s", c.word, action, pick(action == "remove", ", and what is not there cannot be removed", ""))
+	switch {
+	case err != nil:
+		return err
+	case c.python() && !done(text(reply)):
+		return failf(cli.Failed, "%s %s: refused: only a server has lists%s", c.word, action, pick(action == "remove", ", and what is not there cannot be removed", ""))
+	case c.python() && c.word == "blacklist" && action == "add" && kind == "id":
+		did.Note = "a Python connector has also deleted the certificate or token of the client with exactly this name"
+	case !c.python():
+		var now struct {
+			Entry          string
+			Changed, Saved bool
+		}
+		if err := json.Unmarshal(reply, &now); err != nil {
+			return fmt.Errorf("the reply is not understood: %w", err)
+		}
+		did.Value, did.Changed, did.Saved = now.Entry, &now.Changed, &now.Saved
+		if !now.Saved {
+			did.Note = "until the connector ends: it has no configuration file to write the list into"
+		}
 	}
-	return err
+	return c.p.emit(did, func(t *table) {
+		what := pick(did.Changed == nil || *did.Changed, pick(action == "add", "added", "removed"), "was there")
+		t.head("LIST", "KIND", "VALUE", "", "")
+		t.row(c.word, did.Kind, did.Value, what, did.Note)
+	})
+}
+
+// likeAddress tells whether s begins as an address does, which no name of a
+// client can.
+func likeAddress(s string) bool {
+	dots := 0
+	for i, c := range []byte(s) {
+		switch {
+		case c == '.' && i > 0 && s[i-1] != '.':
+			dots++
+		case c < '0' || c > '9':
+			return dots > 1
+		}
+	}
+	return dots > 0
 }
 
 func showLists(ctx context.Context, c *call) error {

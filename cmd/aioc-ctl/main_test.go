@@ -136,6 +136,10 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"blacklist put x", 2, "want add, remove or list"},
 		{"blacklist add", 2, "want PATTERN, IP or SUBNET"},
 		{"whitelist add 10.0.0.0/99", 2, "is no subnet"},
+		{"blacklist add 10.77.0.300", 2, "is no address"},
+		{"blacklist add 10.77.0", 2, "is no address"},
+		{"whitelist add 10.77.0.*", 2, "is no address"},
+		{"whitelist add 10.77", 2, "is no address"},
 		{"explain", 2, "want -id, -ip or both"},
 		{"explain -ip ten", 2, "want an IP address"},
 		{"explain -id", 2, "-id"},
@@ -310,5 +314,27 @@ func TestTextsOfPythonAreRead(t *testing.T) {
 		if string(got) != tt.want || ok != (tt.want != "") {
 			t.Errorf("%s: got %s, %v; want %s", tt.in, got, ok, tt.want)
 		}
+	}
+}
+
+func TestAListIsChangedAndTheReplySaysHow(t *testing.T) {
+	dir, _ := daemon(t, server)
+	const unsaved = `,"saved":false,"note":"until the connector ends: it has no configuration file to write the list into"}` + "\n"
+	for _, tt := range []struct{ args, want string }{
+		{"blacklist add pump7", `{"kind":"id","value":"pump7","changed":true` + unsaved},
+		{"blacklist add pump7", `{"kind":"id","value":"pump7","changed":false` + unsaved},
+		{"blacklist add aa:bb:cc", `{"kind":"id","value":"aa:bb:cc","changed":true` + unsaved},
+		{"blacklist add 10", `{"kind":"id","value":"10","changed":true` + unsaved},
+		{"blacklist add pump..", `{"kind":"id","value":"pump..","changed":true` + unsaved},
+		{"whitelist add 10.0.0.1", `{"kind":"ip","value":"10.0.0.1","changed":true` + unsaved},
+		{"whitelist add 2001:db8::0/64", `{"kind":"subnet","value":"2001:db8::/64","changed":true` + unsaved},
+		{"blacklist remove pump7", `{"kind":"id","value":"pump7","changed":true` + unsaved},
+	} {
+		if status, out, errs := ctl(t, "", append([]string{"-dir", dir}, strings.Fields(tt.args)...)...); status != 0 || out != tt.want || errs != "" {
+			t.Errorf("%s: status %d, %q, %q, want %q", tt.args, status, out, errs, tt.want)
+		}
+	}
+	if status, out, errs := ctl(t, "", "-dir", dir, "blacklist", "remove", "pump7"); status == 0 || out != "" || !strings.Contains(errs, "not on the list") {
+		t.Errorf("what is not there: status %d, %q, %q", status, out, errs)
 	}
 }

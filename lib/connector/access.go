@@ -73,10 +73,9 @@ func (c *Connector) takeLists(next *config.Config) error {
 
 // changeList puts a change of a list into effect, disconnects those who are no
 // longer welcome, and writes the change to the configuration file, in this order:
-// what cannot be written holds until the end of the connector all the same.
-func (c *Connector) changeList(ch access.Change) error {
-	var err error
-	var changed bool
+// what cannot be written holds until the end of the connector all the same. saved
+// is false also when there is no file.
+func (c *Connector) changeList(ch access.Change) (changed, saved bool, err error) {
 	var list []string
 	c.editConfig(func(cfg *config.Config) {
 		var rules *access.Rules
@@ -89,7 +88,7 @@ func (c *Connector) changeList(ch access.Change) error {
 		list = *access.List(cfg, ch.Key)
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", control.ErrArgument, err)
+		return false, false, fmt.Errorf("%w: %w", control.ErrArgument, err)
 	}
 	if changed {
 		done := "added"
@@ -105,12 +104,12 @@ func (c *Connector) changeList(ch access.Change) error {
 	file := c.cfg.Load().File
 	if file == "" {
 		c.log.Warn("the list is changed until the connector ends: it has no configuration file", "list", ch.Key)
-		return nil
+		return changed, false, nil
 	}
 	if err := saveList(file, ch, list, changed); err != nil {
-		return fmt.Errorf("the list %s is changed until the connector ends, but the change could not be saved: %w", ch.Key, err)
+		return changed, false, fmt.Errorf("the list %s is changed until the connector ends, but the change could not be saved: %w", ch.Key, err)
 	}
-	return nil
+	return changed, true, nil
 }
 
 // saveList makes the change in the file, in the list that it has now: somebody
@@ -146,6 +145,7 @@ func (d declined) Unwrap() error { return d.error }
 // addAccessCommands adds the commands about lists.
 func (c *Connector) addAccessCommands() {
 	args := []control.Arg{{Name: "client_ip", Kind: control.String}, {Name: "client_id", Kind: control.String}}
+	listed := append(args[:2:2], control.Arg{Name: "list_only", Kind: control.Bool})
 	for _, v := range []struct {
 		name          string
 		white, remove bool
@@ -153,13 +153,18 @@ func (c *Connector) addAccessCommands() {
 		{"add_blacklist_client", false, false}, {"remove_blacklist_client", false, true},
 		{"add_whitelist_client", true, false}, {"remove_whitelist_client", true, true},
 	} {
-		c.commands.Add(control.Command{Name: v.name, Args: args, Run: func(_ context.Context, a control.Args) (any, error) {
+		c.commands.Add(control.Command{Name: v.name, Args: listed, Run: func(_ context.Context, a control.Args) (any, error) {
 			id, ip := a.String("client_id"), a.String("client_ip")
 			if c.server && id == "" && ip == "" {
 				return true, nil // as the original
 			}
-			if err := c.list(v.white, v.remove, id, ip); err != nil {
+			only := a.Bool("list_only")
+			done, err := c.list(v.white, v.remove, only, id, ip)
+			if err != nil {
 				return nil, declined{err}
+			}
+			if only {
+				return done, nil
 			}
 			return true, nil
 		}})
@@ -179,21 +184,23 @@ func (c *Connector) addAccessCommands() {
 	)
 }
 
-// list changes a list for a client.
-func (c *Connector) list(white, remove bool, id, ip string) error {
+// list changes a list for a client, and says what it did. As with the original,
+// whom its command blacklists by name also loses what it proves itself with, and
+// when it is taken off the list again, its name is free for the next who asks.
+// With only, a list is a list.
+func (c *Connector) list(white, remove, only bool, id, ip string) (done map[string]any, err error) {
 	if !c.server {
-		return errNoServer
+		return nil, errNoServer
 	}
 	ch, err := access.NewChange(white, remove, id, ip)
 	if err != nil {
-		return fmt.Errorf("%w: %w", control.ErrArgument, err)
+		return nil, fmt.Errorf("%w: %w", control.ErrArgument, err)
 	}
-	err = c.changeList(ch)
-	if !white && !remove && id != "" && !errors.Is(err, control.ErrArgument) {
-		// The client of exactly that name loses what it proves itself with.
+	changed, saved, err := c.changeList(ch)
+	if !only && !white && !remove && id != "" && !errors.Is(err, control.ErrArgument) {
 		err = errors.Join(err, c.revoke(id))
 	}
-	return err
+	return map[string]any{"list": ch.Key, "entry": ch.Entry, "changed": changed, "saved": saved}, err
 }
 
 // explain says which rule decides about a client of whom the name, the address

@@ -435,6 +435,26 @@ func TestAProgramDecidesWhoIsGivenACertificate(t *testing.T) {
 	}
 }
 
+func TestAListThatIsOnlyAListTakesNoProof(t *testing.T) {
+	provingModes(t, func(t *testing.T, mode func(*config.Config), what string) {
+		s := server(t, mode)
+		s.client(t, "pump7", mode)
+		only := map[string]any{"client_id": "pump7", "list_only": true}
+		reply, err := s.do(t, "add_blacklist_client", only)
+		if err != nil || !strings.Contains(reply, `"changed":true`) {
+			t.Fatalf("got %s, %v", reply, err)
+		}
+		s.disconnected(t, "pump7")
+		if k := s.keys.Load(); k.tokens != nil && !k.tokens.Has("pump7") || k.tokens == nil && !k.server.Has("pump7") {
+			t.Errorf("the %s is gone", what)
+		}
+		if _, err := s.do(t, "remove_blacklist_client", only); err != nil {
+			t.Fatal(err)
+		}
+		s.connected(t, "pump7") // with what it had
+	})
+}
+
 func TestBlacklistingTakesTheProofOfExactlyThatName(t *testing.T) {
 	provingModes(t, func(t *testing.T, mode func(*config.Config), what string) {
 		s := server(t, mode)
@@ -451,6 +471,9 @@ func TestBlacklistingTakesTheProofOfExactlyThatName(t *testing.T) {
 		}
 		s.disconnected(t, "pump7")
 		s.disconnected(t, "pump77")
+		if s.log.count("deleted, as add_blacklist_client does with who has exactly this name peer=pump7") != 1 {
+			t.Error("the log does not say it")
+		}
 		if has("pump7") || !has("pump77") {
 			t.Errorf("%s: pump7 %v, pump77 %v, want false, true", what, has("pump7"), has("pump77"))
 		}

@@ -284,12 +284,20 @@ func (c *Connector) watched(cfg *config.Config) []string {
 func (c *Connector) revoke(name string) error {
 	k := c.keys.Load()
 	var err error
+	what := ""
 	switch {
 	case k == nil:
 	case k.tokens != nil:
-		_, err = k.tokens.Delete(name)
+		var found bool
+		if found, err = k.tokens.Delete(name); found {
+			what = "token"
+		}
 	case k.server != nil && config.ValidName(name) == nil && k.server.Has(name):
+		what = "certificate"
 		err = k.server.Delete(name, false)
+	}
+	if err == nil && what != "" {
+		c.log.Warn(what+" deleted, as add_blacklist_client does with who has exactly this name", "peer", name)
 	}
 	c.disconnect(name, errDisconnected)
 	return err

@@ -10,7 +10,8 @@ func Known() []Command {
 	client := []Arg{needs("client_id", String)}
 	stop := []Arg{may("hard", Bool), may("shutdown", Bool), may("enable_delete_files", Bool), may("client_wait_for_reconnect", Bool)}
 	restart := append([]Arg{may("sleep_between", Number)}, stop...)
-	listed := []Arg{may("client_ip", String), may("client_id", String)}
+	listed := []Arg{may("client_ip", String), may("client_id", String), may("list_only", Bool)}
+	change := "true; with list_only an object with list, entry, changed and saved"
 	restarts := []Arg{may("restart_client", Bool)}
 	result := "an object with status and msg"
 	original := []Command{
@@ -28,10 +29,10 @@ func Known() []Command {
 		{Name: "delete_previous_persistence_remains", Help: "delete messages on disk that nobody can get any more"},
 		{Name: "show_attribute", Args: []Arg{needs("attribute", String)}, Help: "a key of the configuration", Reply: "its value"},
 		{Name: "disconnect_client", Args: client, Help: "close the link to a client", Reply: "true, or a text"},
-		{Name: "add_blacklist_client", Args: listed, Help: "refuse a client", Reply: "true"},
-		{Name: "remove_blacklist_client", Args: listed, Help: "do not refuse a client any more", Reply: "true"},
-		{Name: "add_whitelist_client", Args: listed, Help: "admit a client", Reply: "true"},
-		{Name: "remove_whitelist_client", Args: listed, Help: "do not admit a client any more", Reply: "true"},
+		{Name: "add_blacklist_client", Args: listed, Help: "refuse a client; without list_only also delete its certificate or token", Reply: change},
+		{Name: "remove_blacklist_client", Args: listed, Help: "do not refuse a client any more", Reply: change},
+		{Name: "add_whitelist_client", Args: listed, Help: "admit a client", Reply: change},
+		{Name: "remove_whitelist_client", Args: listed, Help: "do not admit a client any more", Reply: change},
 		{Name: "delete_client_certificate_on_server", Args: append(client[:1:1], may("remove_only_symlink", Bool)),
 			Help: "forget the certificate of a client, and disconnect it", Reply: result},
 		{Name: "delete_client_certificate_on_client", Args: restarts, Help: "forget the own certificate, and get a new one", Reply: result},
@@ -51,7 +52,7 @@ func Known() []Command {
 		Command{Name: "show_config", Help: "the configuration in effect, without secrets", Reply: "an object"},
 		Command{Name: "show_lists", Help: "black and white lists", Reply: "an object: the six keys of the configuration"},
 		Command{Name: "show_subscriptions", Help: "what the clients of a server subscribe to", Reply: "an object: client to list"},
-		Command{Name: "explain", Args: listed,
+		Command{Name: "explain", Args: listed[:2:2],
 			Help: "which rule admits or refuses a client", Reply: "an object"},
 		Command{Name: "dead_list", Args: []Arg{may("message_type", String)}, Help: "messages that no handler could do", Reply: "a list of objects"},
 		Command{Name: "dead_show", Args: []Arg{needs("id", String)}, Help: "one of them", Reply: "an object"},
