@@ -169,19 +169,8 @@ func (t *Tokens) New(name string) (token string, err error) {
 	if err := config.ValidName(name); err != nil {
 		return "", err
 	}
-	var random [maxToken / 2]byte
-	rand.Read(random[:]) // never fails
-	token = hex.EncodeToString(random[:])
-	err = t.change(func(hashes map[string]string) error {
-		if _, ok := hashes[name]; ok {
-			return fmt.Errorf("client %q %w", name, ErrTokenTaken)
-		}
-		if len(hashes) >= maxTokens {
-			return fmt.Errorf("%w: %d, which is the limit: delete those of clients that are gone", ErrTokenFull, len(hashes))
-		}
-		hashes[name] = hashToken(token)
-		return nil
-	})
+	token = newToken()
+	err = t.change(func(hashes map[string]string) error { return insert(hashes, name, hashToken(token)) })
 	if err != nil {
 		return "", err
 	}
@@ -314,12 +303,22 @@ type TokenFile struct {
 // Load returns the token, "" when there is none. Errors say what to do and wrap
 // ErrUnsafe when others could read the file.
 func (f *TokenFile) Load(ctx context.Context) (string, error) {
-	text, info, err := readFile(f.Path)
+	token, err := f.load(ctx, f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	return token, err
+}
+
+// load reads a token from the file at path. When there is none the error wraps
+// fs.ErrNotExist.
+func (f *TokenFile) load(ctx context.Context, path string) (string, error) {
+	text, info, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
 	if err == nil {
-		err = checkPrivate(f.Path, info)
+		err = checkPrivate(path, info)
 	}
 	token := string(text)
 	if err == nil && f.LoadHook != nil {
@@ -331,7 +330,7 @@ func (f *TokenFile) Load(ctx context.Context) (string, error) {
 		err = errors.New("it is empty: remove it, and the token on the server, to get a new one")
 	}
 	if err != nil {
-		return "", fmt.Errorf("token %q: %w", f.Path, err)
+		return "", fmt.Errorf("token %q: %w", path, err)
 	}
 	return cutToken(token), nil
 }
@@ -339,6 +338,14 @@ func (f *TokenFile) Load(ctx context.Context) (string, error) {
 // Store keeps the token, in place of another one. The file is there, with all of
 // it and mode 0600, or it is as it was.
 func (f *TokenFile) Store(ctx context.Context, token string) error {
+	if err := f.write(ctx, f.Path, token); err != nil {
+		return err
+	}
+	return removeIf(f.pending())
+}
+
+// write writes a token to the file at path.
+func (f *TokenFile) write(ctx context.Context, path, token string) error {
 	token = cutToken(token)
 	if strings.TrimSpace(token) == "" {
 		return errors.New("the token is empty")
@@ -349,15 +356,21 @@ func (f *TokenFile) Store(ctx context.Context, token string) error {
 		if text, err = f.StoreHook(ctx, token); err != nil {
 			return fmt.Errorf("hook_store_token: %w", err)
 		}
+		if text == "" {
+			return errors.New("hook_store_token: the program prints nothing: it must print what is to be written to the file of the token")
+		}
 	}
-	if err := durable.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(f.Path, []byte(text), 0o600)
+	return durable.WriteFile(path, []byte(text), 0o600)
 }
 
 // Delete removes the token and tells whether there was one.
 func (f *TokenFile) Delete() (found bool, err error) {
+	if err := removeIf(f.pending()); err != nil {
+		return false, err
+	}
 	err = durable.Remove(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

@@ -308,3 +308,62 @@ func TestHooksChangeWhatIsWritten(t *testing.T) {
 		t.Errorf("after a hook that failed: got %q, %v", got, err)
 	}
 }
+
+func TestAProposedTokenStaysTheSameUntilItIsAccepted(t *testing.T) {
+	ctx := context.Background()
+	dir := tokenDir(t)
+	table, err := OpenTokens(filepath.Join(dir, "server_tokens.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &TokenFile{Path: filepath.Join(dir, "client1")}
+	hash, err := f.Propose(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(f.pending()); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file of the proposal: %v, %v", info, err)
+	}
+	if token, err := f.Load(ctx); token != "" || err != nil {
+		t.Errorf("before: got %q, %v, want none", token, err)
+	}
+	for range 2 {
+		// A new process.
+		again, err := (&TokenFile{Path: f.Path}).Propose(ctx)
+		if err != nil || again != hash {
+			t.Errorf("again: got %q, %v, want %q", again, err, hash)
+		}
+		if err := table.Take("client1", again); err != nil {
+			t.Errorf("the server: %v", err)
+		}
+	}
+	if err := f.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	token, err := f.Load(ctx)
+	if err != nil || table.Check("client1", token) != nil {
+		t.Errorf("got %q, %v, and the server says %v", token, err, table.Check("client1", token))
+	}
+	// What comes next is another token.
+	other, err := f.Propose(ctx)
+	if err != nil || other == hash {
+		t.Errorf("after: got %q, %v", other, err)
+	}
+	if err := table.Take("client1", other); !errors.Is(err, ErrTokenTaken) {
+		t.Errorf("another token for the same name: got %v, want %v", err, ErrTokenTaken)
+	}
+	for _, bad := range []string{"", "0", strings.Repeat("g", 64), strings.Repeat("A", 64), strings.Repeat("a", 66)} {
+		if err := table.Take("client2", bad); !errors.Is(err, ErrProposal) {
+			t.Errorf("%q: got %v, want %v", bad, err, ErrProposal)
+		}
+	}
+	if err := table.Take("../x", hash); err == nil {
+		t.Error("a name that is none was taken")
+	}
+	if found, err := f.Delete(); !found || err != nil {
+		t.Errorf("delete: %v, %v", found, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 2 { // the table and its lock
+		t.Errorf("left over: %v", entries)
+	}
+}

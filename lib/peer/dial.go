@@ -70,6 +70,7 @@ type proof struct {
 	tls   *tls.Config // nil without TLS
 	own   bool        // it holds the client's own certificate
 	token string      // "" is to ask for one
+	hash  string      // of the one that it asks for
 }
 
 // prove reads the proof: it may have changed since the last attempt.
@@ -86,6 +87,11 @@ func (d *Dialer) prove(ctx context.Context) (p proof, err error) {
 		if !d.useDefault {
 			if p.token, err = d.o.Token.Load(ctx); err != nil {
 				return p, err
+			}
+		}
+		if p.token == "" {
+			if p.hash, err = d.o.Token.Propose(ctx); err != nil {
+				return p, fmt.Errorf("a token to propose: %w", err)
 			}
 		}
 	case modeCertificates:

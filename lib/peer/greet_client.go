@@ -46,12 +46,15 @@ func (d *Dialer) greet(ctx context.Context, c *Conn, p proof) error {
 		}
 		return nil
 	case d.mode == modeToken:
-		answer, err := d.ask(c, map[string]string{"cmd": "get_new_token"})
+		answer, err := d.ask(c, map[string]string{"cmd": "get_new_token", "hash": p.hash})
 		if err != nil {
 			return fmt.Errorf("new token: %w", d.ended(err, "its log says why; it may have a token for %q already: then delete that one there (aioc-ctl delete-token), or use another client_name", name))
 		}
-		token := answer["token"]
-		if answer["cmd"] != "set_new_token" || token == "" {
+		token := answer["token"] // of a server that does not know proposals
+		switch {
+		case answer["cmd"] == "set_new_token" && answer["hash"] == p.hash:
+			return d.keep(ctx, func(context.Context) error { return d.o.Token.Accept() })
+		case answer["cmd"] != "set_new_token" || token == "":
 			return &refusedError{errors.New("new token: the server's answer is none")}
 		}
 		return d.keep(ctx, func(ctx context.Context) error { return d.o.Token.Store(ctx, token) })
@@ -146,7 +149,7 @@ func handshakeFrame(messageType, source string, data []byte) ([]byte, error) {
 // object returns texts as a JSON object, cmd first, as the original writes it.
 func object(texts map[string]string) []byte {
 	b := []byte{'{'}
-	for _, key := range []string{"cmd", "result", "token", "crt", "key", "csr"} {
+	for _, key := range []string{"cmd", "result", "token", "hash", "crt", "key", "csr"} {
 		text, ok := texts[key]
 		if !ok {
 			continue

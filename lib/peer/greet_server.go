@@ -194,6 +194,17 @@ func (l *Listener) token(s *stranger, c *Conn, name string, request map[string]s
 		}
 		return l.answer(c, wire.TypeToken, map[string]string{"result": "success"})
 	case "get_new_token":
+		if hash := request["hash"]; hash != "" {
+			// If the answer gets lost it asks again, with the same.
+			if err := l.issue(s, c, func() error { return l.o.Tokens.Take(name, hash) }); err != nil {
+				return err
+			}
+			if err := l.answer(c, wire.TypeToken, map[string]string{"cmd": "set_new_token", "hash": hash}); err != nil {
+				return err
+			}
+			l.part(s, c)
+			return &issued{"token", name}
+		}
 		var token string
 		err := l.issue(s, c, func() (err error) {
 			token, err = l.o.Tokens.New(name)
