@@ -218,6 +218,36 @@ func (c *Config) longPath() string {
 	return ""
 }
 
+// verifiesNobody warns where somebody may believe that the other end is verified.
+func verifiesNobody(c *Config, warn func(key, format string, args ...any)) {
+	tokens := c.UseSSL && c.SSLAllowAll && c.UseToken
+	switch {
+	case tokens && !c.TokenVerifyPeerCert.On && c.IsServer:
+		warn("token_verify_peer_cert", "false: no certificate is asked for, so whoever reaches this server gets a token for any name that is free")
+	case tokens && !c.TokenVerifyPeerCert.On && !c.TokenVerifyHostname:
+		warn("token_verify_peer_cert", "false: any server is taken, and shown the token: who stands between can use it")
+	}
+	if c.IsServer {
+		return
+	}
+	switch {
+	case !c.TokenVerifyHostname:
+	case !tokens:
+		warn("token_client_verify_server_hostname", "has no effect: it needs use_token, ssl_allow_all and use_ssl; with certificates use client_cafile_verify_server")
+	case !c.TokenVerifyPeerCert.On:
+		warn("token_client_verify_server_hostname", "has no effect: token_verify_peer_cert is false, so any server is taken, whatever its name, and shown the token")
+	}
+	switch {
+	case c.ClientCAFile == "":
+	case !c.UseSSL:
+		warn("client_cafile_verify_server", "has no effect: use_ssl is false")
+	case tokens:
+		warn("client_cafile_verify_server", "has no effect with tokens: write the file as token_verify_peer_cert, and set token_client_verify_server_hostname")
+	case c.SSLAllowAll:
+		warn("client_cafile_verify_server", "has no effect: with ssl_allow_all any server is taken")
+	}
+}
+
 // Warnings returns what is probably not meant, and what has no effect, one line
 // each. The configuration works all the same.
 func (c *Config) Warnings() []string {
@@ -256,6 +286,7 @@ func (c *Config) Warnings() []string {
 	case c.SSLAllowAll && !c.UseSSL:
 		warn("ssl_allow_all", "has no effect: it needs use_ssl")
 	}
+	verifiesNobody(c, warn)
 	for _, pattern := range c.WhitelistID {
 		if c.IsServer && Open(pattern) {
 			warn("whitelisted_clients_id", "%q also admits every longer name that begins so: write %q, or %q if that is meant", pattern, closed(pattern)+"$", closed(pattern)+".*")

@@ -85,6 +85,16 @@ func TestWarnings(t *testing.T) {
 		{"the obsolete key", `{"max_size_file_upload": 5}`, "max_size_file_upload: obsolete: use max_size_file_upload_send and max_size_file_upload_recv"},
 		{"a reserved type", `{"recv_message_types": ["any", "_pubsub"]}`, "_pubsub is always allowed as far as it is needed: leave it out"},
 		{"a priority of no type", `{"send_message_types_priorities": {"x": 1}}`, "x is not one of send_message_types"},
+		{"tokens for everybody", `{"ssl_allow_all": true, "use_token": true, "token_verify_peer_cert": false}`, "whoever reaches this server gets a token"},
+		{"a token for every server", `{"is_server": false, "ssl_allow_all": true, "use_token": true, "token_verify_peer_cert": false}`, "any server is taken, and shown the token"},
+		{"the name of any server", `{"is_server": false, "ssl_allow_all": true, "use_token": true, "token_verify_peer_cert": false, "token_client_verify_server_hostname": true}`,
+			"token_client_verify_server_hostname: has no effect: token_verify_peer_cert is false"},
+		{"the name of a server with certificates", `{"is_server": false, "token_client_verify_server_hostname": true}`, "with certificates use client_cafile_verify_server"},
+		{"the name of a server that is verified", `{"is_server": false, "ssl_allow_all": true, "use_token": true, "token_client_verify_server_hostname": true}`, ""},
+		{"a CA for any server", `{"is_server": false, "ssl_allow_all": true, "client_cafile_verify_server": "/ca.pem"}`, "with ssl_allow_all any server is taken"},
+		{"a CA with tokens", `{"is_server": false, "ssl_allow_all": true, "use_token": true, "client_cafile_verify_server": "/ca.pem"}`, "write the file as token_verify_peer_cert"},
+		{"a CA without TLS", `{"is_server": false, "use_ssl": false, "client_cafile_verify_server": "/ca.pem"}`, "has no effect: use_ssl is false"},
+		{"a CA", `{"is_server": false, "client_cafile_verify_server": "/ca.pem"}`, ""},
 		{"persistence of no type", `{"disk_persistence_recv": ["x"]}`, "x is not one of recv_message_types"},
 	} {
 		c := mustParse(t, test.text)

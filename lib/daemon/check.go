@@ -129,9 +129,12 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 	for _, w := range warnings {
 		cli.Errorf(p.stderr, p.name, "warning: %s", w)
 	}
-	if len(problems) == 0 {
+	switch {
+	case len(problems) == 0 && len(warnings) == 0:
 		note("all is well")
-	} else {
+	case len(problems) == 0:
+		note("all is well, but for the warnings")
+	default:
 		cli.Report(p.stderr, p.name, errors.Join(problems...))
 	}
 	printed := p.print(text)

@@ -69,6 +69,7 @@ func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
 		{"a hook that others can change", []string{"-tls", "off", "-dir", dir, "-set", fmt.Sprintf("hook_server_auth_client=%q", looseHook)}, cli.Refused, "hook_server_auth_client: " + strconv.Quote(looseHook) + " is writable for everybody: run: chmod o-w " + looseHook},
 		{"a hook that cannot be run", []string{"-tls", "off", "-dir", dir, "-set", fmt.Sprintf("hook_server_auth_client=%q", file)}, cli.BadConfig, "is not a program that can be run: permission denied: make it executable"},
 		{"a whitelist without an end", []string{"-tls", "off", "-dir", dir, "-set", `whitelisted_clients_id=["pump1"]`}, 0, `"pump1" also admits every longer name`},
+		{"a warning", []string{"-tls", "off", "-dir", dir, "-set", "ssl_allow_all=true"}, 0, "all is well"},
 		{"all is well", []string{"-tls", "off", "-dir", filepath.Join(dir, "new")}, 0, "all is well"},
 		{"no certificate", []string{"-tls", "anonymous", "-dir", dir}, cli.BadConfig, "run: aioc-certs create " + dir},
 		{"a directory for all", []string{"-tls", "off", "-dir", loose}, cli.Refused, "chmod g-w " + loose},
