@@ -61,7 +61,12 @@ func (p *program) replaceServer(dir string, operands []string) int {
 	if err := identity.ReplaceServer(dir, cert, key); err != nil {
 		return p.fail(err)
 	}
-	return p.sayServer(dir)
+	status := p.sayServer(dir)
+	p.sayClients(", or the CA that has signed it")
+	if issuer, err := identity.Issuer(cert); err == nil && issuer != "" {
+		fmt.Fprintf(p.stderr, "the last certificate in %s is signed by %s: clients that go by a CA need that one, and what is between belongs into the file\n", cli.Escape(cert), cli.Escape(issuer))
+	}
+	return status
 }
 
 func (p *program) revertServer(dir string, _ []string) int {
@@ -69,6 +74,11 @@ func (p *program) revertServer(dir string, _ []string) int {
 		return p.fail(err)
 	}
 	return p.sayServer(dir)
+}
+
+// sayClients says what is left to do when the server has a new certificate.
+func (p *program) sayClients(or string) {
+	fmt.Fprintf(p.stderr, "clients on other hosts need it%s: %s pack client | ssh HOST tar -x -C DIR\n", or, name)
 }
 
 // sayServer prints the fingerprint of the certificate that the server now shows.
@@ -176,7 +186,7 @@ func (p *program) renew(dir string, operands []string) int {
 			return p.fail(err)
 		}
 		status := p.sayServer(dir)
-		fmt.Fprintf(p.stderr, "clients on other hosts need it: %s pack client | ssh HOST tar -x -C DIR\n", name)
+		p.sayClients("")
 		return status
 	case "default":
 		if err := identity.RenewDefault(dir); err != nil {

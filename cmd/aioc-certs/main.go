@@ -209,10 +209,29 @@ func (p *program) list(dir string, _ []string) int {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "NAME\tSIDE\tEXPIRES\tFINGERPRINT")
 		for _, c := range all {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", cli.Escape(c.Name), c.Side, known(c.NotAfter, time.DateOnly), cmp.Or(c.Fingerprint, "-"))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", cli.Escape(c.Name), place(c), known(c.NotAfter, time.DateOnly), cmp.Or(c.Fingerprint, "-"))
 		}
 		return table.Flush()
 	})
+}
+
+// place is the side of the tree, and which certificate of its file it is.
+func place(c identity.Certificate) string {
+	if c.Number == 0 {
+		return c.Side
+	}
+	return fmt.Sprintf("%s #%d", c.Side, c.Number)
+}
+
+// role says what one of several certificates called server is for.
+func role(c identity.Certificate) string {
+	switch {
+	case c.Side == "client":
+		return "trusted by clients"
+	case c.Number == 0:
+		return "the server's"
+	}
+	return "shown with it"
 }
 
 func (p *program) show(dir string, operands []string) int {
@@ -239,7 +258,7 @@ func (p *program) show(dir string, operands []string) int {
 			table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			for _, row := range [][2]string{
 				{"name", c.Name},
-				{"side", c.Side},
+				{"side", place(c)},
 				{"file", c.Path},
 				{"subject", c.Subject},
 				{"hash", c.Hash},
@@ -272,7 +291,11 @@ func (p *program) fingerprint(dir string, _ []string) int {
 	}
 	return p.print(cli.OK, func(w io.Writer) error {
 		for _, c := range servers {
-			if _, err := fmt.Fprintln(w, c.Fingerprint); err != nil {
+			line := c.Fingerprint
+			if len(servers) > 1 {
+				line += "  " + role(c)
+			}
+			if _, err := fmt.Fprintln(w, line); err != nil {
 				return err
 			}
 		}

@@ -78,7 +78,8 @@ func readCA(tree config.Certificates, dir string, now time.Time) (*x509.Certific
 	if !ok || !pair.Leaf.BasicConstraintsValid || !pair.Leaf.IsCA {
 		return nil, nil, fmt.Errorf("CA %q: it is not a certificate that may sign others", tree.ServerCACert)
 	}
-	if err := checkDates(pair.Leaf.NotBefore, pair.Leaf.NotAfter, now); err != nil {
+	if err := checkDates(pair.Leaf.NotBefore, pair.Leaf.NotAfter, now,
+		"move the tree away and run: aioc-certs create -ca "+shellWord(dir)+": all clients need new certificates"); err != nil {
 		return nil, nil, fmt.Errorf("CA %q: %w", tree.ServerCACert, err)
 	}
 	return pair.Leaf, signer, nil

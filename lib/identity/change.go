@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -24,7 +25,8 @@ const (
 // certificate may be followed by those of the CAs between it and the root. What
 // the tree had is kept beside it as server.pem.org and server.key.org, for
 // RevertServer, unless such files are there: then they are of the first time.
-// Both files change in one step. Errors wrap ErrMissing, ErrUnsafe, ErrDate or
+// Both files change in one step. As with RenewServer, the tree's client side comes
+// to trust the new one as well. Errors wrap ErrMissing, ErrUnsafe, ErrDate or
 // ErrBusy where one of them is the reason; nothing has changed then.
 //
 // Differs: the original keeps what was there last, so that a second call loses
@@ -36,7 +38,8 @@ func ReplaceServer(dir, certFile, keyFile string) error {
 			return fmt.Errorf("%q is %w", path, ErrMissing)
 		}
 	}
-	if _, err := readPair(certFile, keyFile, dir, time.Now()); err != nil {
+	leaf, err := readPair(certFile, keyFile, remedy{"say which file it is", "get a new one"}, time.Now())
+	if err != nil {
 		return err
 	}
 	certPEM, _, err := readFile(certFile)
@@ -48,6 +51,10 @@ func ReplaceServer(dir, certFile, keyFile string) error {
 		return fmt.Errorf("key %q: %w", keyFile, err)
 	}
 	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
+		// The certificate and not its CA, which may have signed those of others.
+		if err := trustToo(tree, certificatePEM(leaf.Certificate[0])); err != nil {
+			return err
+		}
 		return swapDir(tree.ServerCertDir, func(temp string) error {
 			for _, f := range []struct {
 				path string
@@ -72,6 +79,30 @@ func ReplaceServer(dir, certFile, keyFile string) error {
 			return nil
 		})
 	})
+}
+
+// Issuer returns the name of the CA whose certificate the file at path lacks
+// behind those that it has, and "" when the last has signed itself: who verifies
+// them must have that one.
+func Issuer(path string) (string, error) {
+	text, _, err := readFile(path)
+	if err != nil {
+		return "", fmt.Errorf("certificate %q: %w", path, err)
+	}
+	all, err := parseCertificates(text)
+	if err != nil {
+		return "", fmt.Errorf("certificate %q: %w", path, err)
+	}
+	last := all[0]
+	for _, c := range all[1:] {
+		if bytes.Equal(last.RawIssuer, c.RawSubject) {
+			last = c
+		}
+	}
+	if bytes.Equal(last.RawIssuer, last.RawSubject) {
+		return "", nil
+	}
+	return last.Issuer.String(), nil
 }
 
 // RevertServer puts back the certificate and the key that ReplaceServer has kept.
@@ -106,8 +137,8 @@ func RenewServer(dir string) error {
 	if exists(tree.ServerCert + orgSuffix) {
 		return fmt.Errorf("the server's certificate was replaced by one from elsewhere: give it the next one with: aioc-certs replace-server PEM %s", shellWord(dir))
 	}
-	if !exists(tree.ServerCert) {
-		return explain("certificate", tree.ServerCert, dir, fs.ErrNotExist)
+	if _, err := checkEmpty(tree); !exists(tree.ServerCert) && !errors.Is(err, ErrExists) {
+		return explain("certificate", tree.ServerCert, ofServer(tree, dir).missing, fs.ErrNotExist)
 	}
 	t, err := readTemplate(tree)
 	if err != nil {
@@ -118,15 +149,8 @@ func RenewServer(dir string) error {
 		return err
 	}
 	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
-		// Clients first: what they trust too early does no harm.
-		if exists(tree.ClientServerCertDir) {
-			text, err := trustMore(tree.ClientServerCert, p.cert, time.Now())
-			if err != nil {
-				return err
-			}
-			if err := durable.WriteFile(tree.ClientServerCert, text, 0o644); err != nil {
-				return err
-			}
+		if err := trustToo(tree, p.cert); err != nil {
+			return err
 		}
 		return swapDir(tree.ServerCertDir, func(temp string) error {
 			if err := durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerKey)), p.key, 0o600); err != nil {
@@ -135,6 +159,20 @@ func RenewServer(dir string) error {
 			return durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerCert)), p.cert, 0o644)
 		})
 	})
+}
+
+// trustToo lets the tree's client side, if there is one, trust one more server's
+// certificate. It comes before the server's change: what clients trust too early
+// does no harm.
+func trustToo(tree config.Certificates, added []byte) error {
+	if !exists(tree.ClientServerCertDir) {
+		return nil
+	}
+	text, err := trustMore(tree.ClientServerCert, added, time.Now())
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(tree.ClientServerCert, text, 0o644)
 }
 
 // trustMore returns the certificates at path that still hold, after added.
@@ -152,8 +190,8 @@ func trustMore(path string, added []byte, now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("certificate %q: %w", path, err)
 	}
 	for _, c := range all {
-		if now.Before(c.NotAfter) {
-			text = append(text, certificatePEM(c.Raw)...)
+		if one := certificatePEM(c.Raw); now.Before(c.NotAfter) && !bytes.Equal(one, added) {
+			text = append(text, one...)
 		}
 	}
 	return text, nil
@@ -275,7 +313,7 @@ func newDefault(tree config.Certificates, t *template, dir string) (*pair, *x509
 // changeTree runs do while nobody else changes the tree of dir, whose
 // directories must be safe from others.
 func changeTree(dir string, dirs []string, do func() error) error {
-	if err := checkDirs(dir, dirs); err != nil {
+	if err := checkDirs("run: aioc-certs create "+shellWord(dir), dirs); err != nil {
 		return err
 	}
 	lock, err := lockTree(config.CertificateTree(dir))

@@ -96,6 +96,46 @@ func TestTheServersCertificateIsReplacedWithItsChainAndPutBack(t *testing.T) {
 	}
 }
 
+func TestClientsThatArePackedAfterAReplacementTrustTheServer(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
+	was := mustRead(t, tree.ServerCert)
+	root := forged{subject: mustSubject(t, "root"), ca: true}.make(t)
+	next := forged{subject: mustSubject(t, "next"), parent: root.Leaf, parentKey: root.PrivateKey}.make(t)
+	path := mustPair(t, next, 0o600)
+	for range 2 {
+		if err := ReplaceServer(dir, path, strings.TrimSuffix(path, "pem")+"key"); err != nil {
+			t.Fatal(err)
+		}
+		// The certificate alone: its CA has signed those of others as well.
+		if got, want := mustRead(t, tree.ClientServerCert), append(certificatePEM(next.Certificate[0]), was...); !bytes.Equal(got, want) {
+			t.Errorf("clients trust\n%s\nwant\n%s", got, want)
+		}
+	}
+	if issuer, err := Issuer(path); err != nil || issuer != root.Leaf.Subject.String() {
+		t.Errorf("issuer: got %q, %v, want the root", issuer, err)
+	}
+	if issuer, err := Issuer(tree.ServerKey + orgSuffix); err == nil {
+		t.Errorf("issuer of a key: %q", issuer)
+	}
+}
+
+func TestALostServersKeyIsMadeAnew(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
+	for _, lost := range [][]string{{tree.ServerKey}, {tree.ServerCert}, {tree.ServerCert, tree.ServerKey}} {
+		for _, path := range lost {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := RenewServer(dir); err != nil {
+			t.Errorf("without %q: %v", lost, err)
+		}
+		mustServer(t, ServerOptions{Dir: dir})
+	}
+}
+
 func TestBadReplacementsChangeNothing(t *testing.T) {
 	dir := mustCreate(t, newDir(t))
 	tree := config.CertificateTree(dir)
@@ -106,6 +146,23 @@ func TestBadReplacementsChangeNothing(t *testing.T) {
 	open := mustPair(t, good, 0o644)
 	old := mustPair(t, expired, 0o600)
 	key := func(path string) string { return strings.TrimSuffix(path, "pem") + "key" }
+	locked := filepath.Join(filepath.Dir(other), "locked.key")
+	mustWrite(t, locked, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+	mustChmod(t, locked, 0o600)
+	turned := filepath.Join(filepath.Dir(other), "turned.pem")
+	mustWrite(t, turned, string(before)+string(mustRead(t, other)))
+	for _, c := range []struct {
+		name, cert, key string
+		says            string
+	}{
+		{"an encrypted key", other, locked, "is encrypted"},
+		{"the certificate of the CA first", turned, key(other), "must be the first"},
+		{"an expired certificate", old, key(old), "get a new one"},
+	} {
+		if err := ReplaceServer(dir, c.cert, c.key); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.says)
+		}
+	}
 	for _, c := range []struct {
 		name, cert, key string
 		want            error

@@ -95,10 +95,7 @@ func (c *Client) TLS(show Show) (*tls.Config, error) {
 		if err := c.checkModes(); err != nil {
 			return nil, err
 		}
-		cert, err := readPair(c.tree.ClientCert(name), c.tree.ClientKey(name), c.o.Dir, c.clock())
-		if errors.Is(err, ErrMissing) {
-			return nil, c.missing(err)
-		}
+		cert, err := readPair(c.tree.ClientCert(name), c.tree.ClientKey(name), c.remedy(name), c.clock())
 		if err != nil {
 			return nil, err
 		}
@@ -122,10 +119,18 @@ func (c *Client) TLS(show Show) (*tls.Config, error) {
 	return t, nil
 }
 
-// missing says what a client can do that lacks a file of its tree.
-func (c *Client) missing(err error) error {
-	return fmt.Errorf("%w\nor bring the client's part from the server: aioc-certs pack client DIR | ssh HOST tar -x -C %s",
-		err, shellWord(c.o.Dir))
+// bring is what a client can do that lacks a file of its tree.
+func (c *Client) bring() string {
+	return "bring it from the host of the server: there run: aioc-certs pack client | ssh HOST tar -x -C " + shellWord(c.o.Dir)
+}
+
+// remedy is that for the certificate called name.
+func (c *Client) remedy(name string) remedy {
+	if name == defaultName {
+		return remedy{c.bring(), "on the host of the server run: aioc-certs renew default, then " + c.bring()}
+	}
+	again := fmt.Sprintf("to get a new one, run on the host of the server: aioc-certs renew %s, then here: aioc-certs renew %s %s", name, name, shellWord(c.o.Dir))
+	return remedy{again, again}
 }
 
 // trusted returns the certificates that the server's is held against.
@@ -145,7 +150,7 @@ func (c *Client) trusted() ([]*x509.Certificate, string, error) {
 		if c.o.Trust == TrustFile {
 			return nil, "", fmt.Errorf("certificates of servers %q are %w", path, ErrMissing)
 		}
-		return nil, "", c.missing(explain("certificate of the server", path, c.o.Dir, err))
+		return nil, "", explain("certificate of the server", path, c.bring(), err)
 	}
 	if err == nil {
 		err = checkWriters(path, info)
@@ -211,11 +216,7 @@ func (c *Client) verify(trusted, shown []*x509.Certificate) error {
 
 // checkModes refuses a client's side that others could change.
 func (c *Client) checkModes() error {
-	err := checkDirs(c.o.Dir, []string{c.tree.ClientDir, c.tree.ClientCertDir})
-	if errors.Is(err, ErrMissing) {
-		return c.missing(err)
-	}
-	return err
+	return checkDirs(c.bring(), []string{c.tree.ClientDir, c.tree.ClientCertDir})
 }
 
 // pendingKey is where a key waits for its certificate.

@@ -117,11 +117,11 @@ func (s *Server) decide(st *state, x *index, e *enrolment) (again bool, err erro
 				return true, nil
 			}
 		}
-		return false, fmt.Errorf("%w: %q is there: run: aioc-certs delete %s", ErrTaken, path, e.name)
+		return false, fmt.Errorf("%w: %q is there: run: aioc-certs delete %s %s", ErrTaken, path, e.name, shellWord(s.o.Dir))
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("%w: %q: %w", ErrTaken, path, err)
 	case known:
-		return false, fmt.Errorf("%w: %q has it: run: aioc-certs delete %s", ErrTaken, s.tree.SourceIDToCert, e.name)
+		return false, fmt.Errorf("%w: %q has it: run: aioc-certs delete %s %s", ErrTaken, s.tree.SourceIDToCert, e.name, shellWord(s.o.Dir))
 	case len(x.serials.keys) >= s.o.MaxCerts:
 		return false, fmt.Errorf("%w: max_certs is %d", ErrFull, s.o.MaxCerts)
 	}

@@ -22,20 +22,23 @@ import (
 // Certificate is what people want to know of a certificate in a tree. Of one that
 // a CA has issued and not kept, what is not known is "" or the zero time.
 type Certificate struct {
-	Name        string    `json:"name"`        // of its owner: "server", "default", or a client's name
-	Side        string    `json:"side"`        // who has it in this tree: "server" or "client"
-	Path        string    `json:"path"`        // its file
-	Subject     string    `json:"subject"`     // as RFC 4514 writes it
-	Hash        string    `json:"hash"`        // SubjectHash
-	Serial      string    `json:"serial"`      // upper case hexadecimal, as in source_id_2_cert.json
-	Fingerprint string    `json:"fingerprint"` // as Fingerprint returns it
+	Name        string    `json:"name"`             // of its owner: "server", "default", or a client's name
+	Side        string    `json:"side"`             // who has it in this tree: "server" or "client"
+	Path        string    `json:"path"`             // its file
+	Number      int       `json:"number,omitempty"` // in the file: 2 for the second, 0 for the first
+	Subject     string    `json:"subject"`          // as RFC 4514 writes it
+	Hash        string    `json:"hash"`             // SubjectHash
+	Serial      string    `json:"serial"`           // upper case hexadecimal, as in source_id_2_cert.json
+	Fingerprint string    `json:"fingerprint"`      // as Fingerprint returns it
 	NotBefore   time.Time `json:"not_before,omitzero"`
 	NotAfter    time.Time `json:"not_after,omitzero"`
 }
 
 // Valid says with an error that wraps ErrDate that the certificate has expired
 // at now, or is not valid yet.
-func (c *Certificate) Valid(now time.Time) error { return checkDates(c.NotBefore, c.NotAfter, now) }
+func (c *Certificate) Valid(now time.Time) error {
+	return checkDates(c.NotBefore, c.NotAfter, now, "replace it")
+}
 
 // List returns the certificates in the tree of dir, those of the server's side
 // first. Files that cannot be read or hold none are left out and named in the
@@ -156,7 +159,12 @@ func readCertificates(path string) ([]Certificate, error) {
 		if _, err := asn1.Unmarshal(cert.RawSubject, &subject); err != nil {
 			return all, fmt.Errorf("subject: %w", err)
 		}
+		number := len(all) + 1
+		if number == 1 {
+			number = 0
+		}
 		all = append(all, Certificate{
+			Number:      number,
 			Path:        path,
 			Subject:     subject.String(),
 			Hash:        hash,

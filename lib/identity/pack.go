@@ -23,7 +23,7 @@ func PackClient(w io.Writer, dir string) error {
 	var files []string
 	for _, path := range []string{tree.ClientServerCert, tree.ClientCert(defaultName), tree.ClientKey(defaultName)} {
 		if !exists(path) {
-			return explain("file", path, dir, fs.ErrNotExist)
+			return explain("file", path, "run: aioc-certs create "+shellWord(dir)+", or where there are other certificates: aioc-certs renew server, renew default", fs.ErrNotExist)
 		}
 		files = append(files, path)
 	}
@@ -35,7 +35,7 @@ func PackClient(w io.Writer, dir string) error {
 func PackServer(w io.Writer, dir string) error {
 	tree := config.CertificateTree(dir)
 	if !exists(tree.ServerCert) {
-		return explain("certificate", tree.ServerCert, dir, fs.ErrNotExist)
+		return explain("certificate", tree.ServerCert, ofServer(tree, dir).missing, fs.ErrNotExist)
 	}
 	return changeTree(dir, []string{tree.ServerDir}, func() error {
 		var dirs, files []string

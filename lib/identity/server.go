@@ -196,7 +196,7 @@ func (s *Server) load(old *state) (*state, error) {
 		if s.o.Offline {
 			return nil
 		}
-		cert, err := readPair(s.tree.ServerCert, s.tree.ServerKey, s.o.Dir, s.clock())
+		cert, err := readPair(s.tree.ServerCert, s.tree.ServerKey, ofServer(s.tree, s.o.Dir), s.clock())
 		if err != nil {
 			return err
 		}
@@ -299,16 +299,16 @@ func (s *Server) checkModes() error {
 	if s.o.Clients != NoCertificates {
 		dirs = append(dirs, s.tree.ServerClientCerts, s.tree.Symlinks)
 	}
-	return checkDirs(s.o.Dir, dirs)
+	return checkDirs("run: aioc-certs create "+shellWord(s.o.Dir), dirs)
 }
 
 // checkDirs refuses directories of a tree that are links or that others could
-// change.
-func checkDirs(dir string, paths []string) error {
+// change. missing is what to do when one is not there.
+func checkDirs(missing string, paths []string) error {
 	for _, path := range paths {
 		info, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("directory %q is %w: run: aioc-certs create %s", path, ErrMissing, shellWord(dir))
+			return fmt.Errorf("directory %q is %w: %s", path, ErrMissing, missing)
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"aioc/lib/config"
 	"aioc/lib/durable"
 )
 
@@ -92,49 +94,83 @@ func Fingerprint(der []byte) string {
 
 func fingerprintOf(sum []byte) string { return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum) }
 
+// remedy is what can be done about a certificate and its key.
+type remedy struct {
+	missing string // when one of them is not there
+	expired string
+}
+
+// ofServer is the remedy for the server's own.
+func ofServer(tree config.Certificates, dir string) remedy {
+	r := remedy{
+		missing: "run: aioc-certs create " + shellWord(dir),
+		expired: "run: aioc-certs renew server " + shellWord(dir) + ", then give its clients the new one (aioc-certs pack client)",
+	}
+	if exists(tree.ServerCert + orgSuffix) {
+		r.expired = "replace it by the next one: aioc-certs replace-server PEM " + shellWord(dir)
+		r.missing = r.expired + ", or: aioc-certs revert-server " + shellWord(dir)
+	} else if _, err := checkEmpty(tree); errors.Is(err, ErrExists) && exists(tree.ServerCertDir) {
+		r.missing = "bring it back, or " + r.expired // create would refuse
+	}
+	return r
+}
+
 // readPair reads a certificate and its key and checks all that would make them
 // useless or unsafe at now.
-func readPair(certFile, keyFile, dir string, now time.Time) (tls.Certificate, error) {
+func readPair(certFile, keyFile string, r remedy, now time.Time) (tls.Certificate, error) {
 	var none tls.Certificate
 	certPEM, _, err := readFile(certFile)
 	if err != nil {
-		return none, explain("certificate", certFile, dir, err)
+		return none, explain("certificate", certFile, r.missing, err)
 	}
 	keyPEM, info, err := readFile(keyFile)
 	if err != nil {
-		return none, explain("key", keyFile, dir, err)
+		return none, explain("key", keyFile, r.missing, err)
 	}
 	if err := checkPrivate(keyFile, info); err != nil {
 		return none, fmt.Errorf("key %q: %w", keyFile, err)
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		// The text of package tls starts with its name and never quotes a key.
-		return none, fmt.Errorf("certificate %q with key %q: %s", certFile, keyFile,
-			strings.TrimPrefix(err.Error(), "tls: "))
+		return none, fmt.Errorf("certificate %q with key %q: %s", certFile, keyFile, mismatch(err, certPEM, keyPEM))
 	}
-	if err := checkDates(pair.Leaf.NotBefore, pair.Leaf.NotAfter, now); err != nil {
+	if err := checkDates(pair.Leaf.NotBefore, pair.Leaf.NotAfter, now, r.expired); err != nil {
 		return none, fmt.Errorf("certificate %q: %w", certFile, err)
 	}
 	return pair, nil
 }
 
-// explain adds what to do to an error of readFile.
-func explain(what, path, dir string, err error) error {
+// mismatch says why a certificate and a key are no pair.
+func mismatch(err error, certs, key []byte) string {
+	if bytes.Contains(key, []byte("ENCRYPTED")) {
+		return "the key is encrypted, and nobody is there to ask for the passphrase: write it without: openssl pkey -in KEY -out NEW"
+	}
+	if all, parseErr := parseCertificates(certs); parseErr == nil {
+		for _, c := range all[1:] {
+			if _, err := tls.X509KeyPair(certificatePEM(c.Raw), key); err == nil {
+				return fmt.Sprintf("the key is that of %s, which must be the first certificate in the file, with those of its CAs behind it", c.Subject)
+			}
+		}
+	}
+	// The text of package tls starts with its name and never quotes a key.
+	return strings.TrimPrefix(err.Error(), "tls: ")
+}
+
+// explain adds what to do about a file that is missing to an error of readFile.
+func explain(what, path, missing string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s %q is %w: run: aioc-certs create %s", what, path, ErrMissing, shellWord(dir))
+		return fmt.Errorf("%s %q is %w: %s", what, path, ErrMissing, missing)
 	}
 	return fmt.Errorf("%s %q: %w", what, path, err)
 }
 
-// checkDates says whether a certificate is valid at now.
-func checkDates(notBefore, notAfter, now time.Time) error {
-	const day = "2006-01-02"
+// checkDates says whether a certificate is valid at now, and what to do about
+// one that has expired.
+func checkDates(notBefore, notAfter, now time.Time, expired string) error {
 	const minute = "2006-01-02 15:04 UTC"
 	switch {
 	case now.After(notAfter):
-		return fmt.Errorf("%w: it expired on %s: replace it and its key, or move the tree away and create a new one with aioc-certs",
-			ErrDate, notAfter.UTC().Format(day))
+		return fmt.Errorf("%w: it expired on %s: %s", ErrDate, notAfter.UTC().Format(time.DateOnly), expired)
 	case now.Before(notBefore):
 		return fmt.Errorf("%w: it begins at %s, and the clock of this host says %s: set the clock, or replace the certificate",
 			ErrDate, notBefore.UTC().Format(minute), now.UTC().Format(minute))

@@ -131,8 +131,8 @@ func TestAServerNamesWhatIsWrongWithItsCertificate(t *testing.T) {
 		says    string
 	}
 	cases := []testCase{
-		{"no tree", func(t *testing.T, c config.Certificates) { remove(t, c.ServerCert); remove(t, c.ServerKey) }, ErrMissing, "server.pem\" is not there: run: aioc-certs create "},
-		{"no key", func(t *testing.T, c config.Certificates) { remove(t, c.ServerKey) }, ErrMissing, "server.key\" is not there: run: aioc-certs create "},
+		{"no tree", func(t *testing.T, c config.Certificates) { _ = os.RemoveAll(c.Root) }, ErrMissing, "is not there: run: aioc-certs create "},
+		{"no key", func(t *testing.T, c config.Certificates) { remove(t, c.ServerKey) }, ErrMissing, "server.key\" is not there: bring it back, or run: aioc-certs renew server "},
 		{"a directory with a blank", func(t *testing.T, c config.Certificates) { remove(t, c.ServerCert) }, ErrMissing, `a b'\''s'`},
 		{"a key that the group may read", func(t *testing.T, c config.Certificates) { chmod(t, c.ServerKey, 0o640) }, ErrUnsafe, "mode 0640 lets others use it: run: chmod 600 "},
 		{"a key that others may read", func(t *testing.T, c config.Certificates) { chmod(t, c.ServerKey, 0o604) }, ErrUnsafe, "mode 0604"},
@@ -207,12 +207,12 @@ func TestCertificatesOutsideTheirDatesAreNamed(t *testing.T) {
 	}{
 		{"now", now, ""},
 		{"on the last day", end.Add(-time.Minute), ""},
-		{"after it", end.Add(time.Minute), "it expired on " + end.UTC().Format(time.DateOnly)},
+		{"after it", end.Add(time.Minute), "it expired on " + end.UTC().Format(time.DateOnly) + ": run: aioc-certs renew server "},
 		{"a host whose clock is half an hour behind", now.Add(-30 * time.Minute), ""},
 		{"a clock that was never set", time.Unix(0, 0), "the clock of this host says 1970-01-01 00:00 UTC"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readPair(tree.ServerCert, tree.ServerKey, dir, c.now)
+			_, err := readPair(tree.ServerCert, tree.ServerKey, ofServer(tree, dir), c.now)
 			if c.says == "" {
 				if err != nil {
 					t.Error(err)
