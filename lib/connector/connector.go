@@ -536,6 +536,7 @@ type outbox struct {
 	sending bool         // fileLoop runs
 
 	landing atomic.Pointer[outgoing] // the file whose message is on its way
+	asking  bool                     // forget will be called once more; guarded by Connector.mu
 }
 
 func newOutbox(c *Connector, name string) *outbox {

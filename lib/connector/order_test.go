@@ -94,6 +94,26 @@ func TestASenderReachesAPeerThatHasComeBack(t *testing.T) {
 	}
 }
 
+func TestAnIDIsKnownWhenThePeerHasComeBack(t *testing.T) {
+	s := server(t)
+	c := s.client(t, "c1")
+	p := s.program(t)
+	const h = `{"message_type": "any", "destination_id": "c1", "id": "x"}`
+	p.write(h, "1")
+	if got, _ := p.message(); got.AckTo != 1 {
+		t.Fatalf("got %s", got.Raw)
+	}
+	c.receive(t, api.ReceiveOptions{}).wait(t, 1)
+	c.halt(t)
+	s.disconnected(t, "c1")
+	c = s.client(t, "c1")
+	p.write(h, "2")
+	p.write(`{"message_type": "any", "destination_id": "c1", "id": "y"}`, "3")
+	if got := data(c.receive(t, api.ReceiveOptions{}).wait(t, 1)); got[0] != "3" {
+		t.Errorf("got %q, want 3", got)
+	}
+}
+
 func TestAnEmptyBinaryIsPassedOnWithAnotherHeader(t *testing.T) {
 	s := server(t)
 	c := s.client(t, "c1")

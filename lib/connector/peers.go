@@ -228,12 +228,25 @@ func (c *Connector) forget(b *outbox) {
 	b.mu.Lock()
 	unused := b.link == nil && b.held == 0 && c.boxes[b.name] == b
 	if unused && b.files != nil {
-		if unused = b.files.CloseIfEmpty(); unused {
+		if unused, _ = b.files.CloseIfEmpty(); unused {
 			b.files = nil
 		}
 	}
 	b.mu.Unlock()
-	if unused && b.q.CloseIfEmpty() {
+	if !unused {
+		return
+	}
+	closed, again := b.q.CloseIfEmpty()
+	if again > 0 && !b.asking { // it knows ids of messages, for a while
+		b.asking = true
+		time.AfterFunc(again, func() {
+			c.mu.Lock()
+			b.asking = false
+			c.mu.Unlock()
+			c.forget(b)
+		})
+	}
+	if closed {
 		c.sentBefore += b.q.Stats().Done
 		c.diskBefore.add(logs)
 		c.diskBefore.bytes = 0 // what is there now is not counted from before

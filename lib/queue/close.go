@@ -127,21 +127,28 @@ func (l *lane) closeLog() {
 }
 
 // CloseIfEmpty closes the queue if nothing waits or is in hand and nothing has
-// to be remembered, and reports whether it did.
-func (q *Queue) CloseIfEmpty() bool {
+// to be remembered, and reports whether it did. If it is only because of ids that
+// it did not, again is when to ask once more; otherwise it is 0.
+func (q *Queue) CloseIfEmpty() (closed bool, again time.Duration) {
 	q.mu.Lock()
 	if q.closing || q.stats.Waiting+q.stats.InHand > 0 {
 		q.unlock()
-		return false
+		return false, 0
 	}
+	now := time.Now()
 	for _, l := range q.lanes {
 		if d := l.disk; d != nil && d.log != nil && d.durable {
 			q.unlock()
-			return false
+			return false, 0
 		}
+		again = max(again, l.ids.lasts(now))
+	}
+	if again > 0 {
+		q.unlock()
+		return false, again
 	}
 	q.removeLocked()
-	return true
+	return true, 0
 }
 
 // removeLocked closes an empty queue and removes what it has on disk. q.mu is

@@ -177,6 +177,16 @@ func (w *window) expire(now time.Time) {
 	}
 }
 
+// lasts returns for how long there are ids to remember, 0 if there are none.
+func (w *window) lasts(now time.Time) time.Duration {
+	if w.expire(now); len(w.when) == 0 {
+		return 0
+	}
+	last := time.Unix(w.when[w.order[len(w.order)-1]], 0)
+	// No longer than the window, should the clock have been put back.
+	return min(max(last.Add(idWindow).Sub(now), 0), idWindow) + time.Second
+}
+
 // meta is what is kept on disk of a message, beside its frame.
 type meta struct {
 	seq    uint64

@@ -414,7 +414,7 @@ func (m *model) step() {
 		if m.r.IntN(20) > 0 {
 			break
 		}
-		if got := m.q.CloseIfEmpty(); got != want {
+		if got := closeIfEmpty(m.q); got != want {
 			m.t.Fatalf("CloseIfEmpty = %v, want %v", got, want)
 		}
 		if want {

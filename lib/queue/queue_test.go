@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"aioc/lib/wire"
@@ -224,10 +225,49 @@ func TestCallsMayUseTheQueue(t *testing.T) {
 	}
 }
 
+func closeIfEmpty(q *Queue) bool {
+	closed, _ := q.CloseIfEmpty()
+	return closed
+}
+
+func TestAQueueStaysWhileItKnowsIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New(1000, nil, nil)
+		put := func(id byte) {
+			if _, err := q.PutExtra("a", message(1, 20), &Extra{ID: ID{id}}); err != nil {
+				t.Fatal(err)
+			}
+			x := q.Taker(nothing, nil)
+			defer x.Close()
+			take(x, 1)
+			x.Done(1, true)
+		}
+		put(1)
+		time.Sleep(idWindow / 2)
+		put(2)
+		if closed, again := q.CloseIfEmpty(); closed || again < idWindow || again > idWindow+2*time.Second {
+			t.Fatalf("got closed %v, again in %v; want again in %v", closed, again, idWindow)
+		}
+		time.Sleep(idWindow - 2*time.Second)
+		put(2) // known still, and not made younger by that
+		if st := q.Stats(); st.Put != 2 || st.Duplicates != 1 {
+			t.Errorf("got %+v", st)
+		}
+		closed, again := q.CloseIfEmpty()
+		if closed {
+			t.Fatal("closed too early")
+		}
+		time.Sleep(again)
+		if closed, again := q.CloseIfEmpty(); !closed {
+			t.Errorf("not closed, again in %v", again)
+		}
+	})
+}
+
 func TestAClosedQueue(t *testing.T) {
 	for name, shut := range map[string]func(*Queue) bool{
 		"Close":        func(q *Queue) bool { return q.Close() == 0 },
-		"CloseIfEmpty": (*Queue).CloseIfEmpty,
+		"CloseIfEmpty": closeIfEmpty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := New(1000, nil, nil)
@@ -251,7 +291,7 @@ func TestAClosedQueue(t *testing.T) {
 			if err := q.PutNote("a", message(1, 20), &Note{}); err != ErrClosed {
 				t.Errorf("PutNote = %v, want %v", err, ErrClosed)
 			}
-			if q.CloseIfEmpty() || q.Close() != 0 {
+			if closeIfEmpty(q) || q.Close() != 0 {
 				t.Error("it closes again")
 			}
 		})
