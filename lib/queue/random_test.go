@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"aioc/lib/wire"
 )
@@ -246,4 +248,43 @@ func TestAQueueOnDiskLosesAndDoublesNothing(t *testing.T) {
 			return
 		}
 	}
+}
+
+func TestTheFirstAfterARefusalSaysItsNumber(t *testing.T) {
+	q := New(10_000, nil, nil)
+	x := q.Taker(nothing, nil)
+	var told []uint64
+	x.Announce(func(_ string, _ Epoch, seq uint64) []byte {
+		told = append(told, seq)
+		return message(seq, 50)
+	})
+	mortal := func(id int, left time.Duration) []byte {
+		h := fmt.Sprintf(`{"message_type": "a", "id": %d, "expires": %d}`, id, time.Now().Add(left).UnixMilli())
+		frame, err := wire.AppendFrame(nil, []byte(h), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return frame
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for i, left := range []time.Duration{time.Hour, time.Minute, time.Minute} {
+			if _, err := q.PutExtra("a", mortal(i, left), &Extra{Mortal: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var b wire.Batch
+		if n := x.Take(&b, 1<<30, 3); n != 3 {
+			t.Fatalf("took %d", n)
+		}
+		x.Done(1, true)
+		x.Return(2, true)
+		x.Return(3, true)
+		time.Sleep(2 * time.Minute)
+		mustPut(t, q, "a", mortal(4, time.Hour))
+		x.Resume("a")
+		told = nil
+		if n := x.Take(&b, 1<<30, 3); n != 1 || !slices.Equal(told, []uint64{4}) {
+			t.Errorf("took %d, told %v; want 1, and that it is number 4", n, told)
+		}
+	})
 }

@@ -257,6 +257,11 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 			t.parked = map[*lane]bool{}
 		}
 		t.parked[l] = true
+		if l.id < len(t.next) {
+			// The far end counts none of what it refuses from here on, and what
+			// was refused may expire: the next one says its number.
+			t.next[l.id] = 0
+		}
 	}
 	l.giveBack(*it)
 	it.flags = finished
