@@ -227,6 +227,7 @@ func (l *lane) purge() (n int) {
 	if d.tail > 0 && d.first <= l.readable() {
 		// Those that are not committed yet stay.
 		last := l.readable()
+		l.tellTail(spool.Range{First: d.first, Last: last}, ErrPurged)
 		if rest := int(max(d.last, last) - last); rest < d.tail {
 			n += d.tail - rest
 			d.acks = append(d.acks, spool.Range{First: d.first, Last: last})

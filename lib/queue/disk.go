@@ -46,18 +46,19 @@ type disk struct {
 	copied  []byte
 
 	// Guarded by q.mu.
-	log      *spool.Log // nil until it is needed
-	loose    uint64     // from here on messages are in memory only; never: none is
-	fresh    ring       // in the log and in memory, not committed yet
-	last     uint64     // the last record
-	safe     uint64     // up to here records are committed, if durable
-	first    uint64     // from here on records are not in memory
-	tail     int        // how many those are
-	tailSeq  uint64     // at most the sequence number of the first of those
-	gen      int        // changed when first goes back
-	busy     bool       // records are being appended: nothing may pass them by
-	full     bool       // the log had no room
-	stuck    bool       // the log cannot be read
+	log      *spool.Log        // nil until it is needed
+	loose    uint64            // from here on messages are in memory only; never: none is
+	fresh    ring              // in the log and in memory, not committed yet
+	last     uint64            // the last record
+	safe     uint64            // up to here records are committed, if durable
+	first    uint64            // from here on records are not in memory
+	tail     int               // how many those are
+	tailSeq  uint64            // at most the sequence number of the first of those
+	noted    map[uint64]uint64 // sequence numbers of those that have a note, by number
+	gen      int               // changed when first goes back
+	busy     bool              // records are being appended: nothing may pass them by
+	full     bool              // the log had no room
+	stuck    bool              // the log cannot be read
 	filling  bool
 	acks     []spool.Range
 	acking   bool // writeAcks will be called
@@ -363,6 +364,7 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		d.tail += rest
 		if x.Note != nil { // found by its sequence number when it is read
 			q.notes[seq] = x.Note
+			d.note(num, seq)
 		}
 	}
 	if !d.durable {
@@ -370,6 +372,25 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		l.checkFill()
 	}
 	return nil
+}
+
+// note remembers that a message that is on disk alone has a note. q.mu is held.
+func (d *disk) note(num, seq uint64) {
+	if d.noted == nil {
+		d.noted = map[uint64]uint64{}
+	}
+	d.noted[num] = seq
+}
+
+// tellTail tells the notes of messages that were on disk alone, with numbers in
+// r, and are not there any more. q.mu is held.
+func (l *lane) tellTail(r spool.Range, err error) {
+	for num, seq := range l.disk.noted {
+		if r.First <= num && num <= r.Last {
+			delete(l.disk.noted, num)
+			l.q.tell(&item{seq: seq, flags: noted}, err)
+		}
+	}
 }
 
 // spoolError makes a full quota an ErrFull.
@@ -579,6 +600,7 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 		lost++
 	}
 	if from := max(d.first, safe+1); d.tail > 0 && from <= upTo {
+		l.tellTail(spool.Range{First: from, Last: upTo}, err)
 		n := min(d.tail, int(upTo-from+1))
 		d.tail -= n
 		lost += n

@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -260,4 +261,72 @@ func TestPurgeDiscardsWhatIsOnDisk(t *testing.T) {
 	if n := q.Len(); n != 0 {
 		t.Errorf("%d came back", n)
 	}
+}
+
+// A sender that waits to hear what becomes of its message would wait for ever.
+func TestWhoAskedAfterAMessageOnDiskLearnsThatItIsGone(t *testing.T) {
+	put := func(t *testing.T, q *Queue, id uint64) *[]error {
+		t.Helper()
+		told := new([]error)
+		note := &Note{WaitForAck: true, Done: func(err error) { *told = append(*told, err) }}
+		if err := q.PutNote("d", message(id, 100), note); err != nil {
+			t.Fatal(err)
+		}
+		mustCommit(t, q, "d")
+		return told
+	}
+	check := func(t *testing.T, told *[]error, want error) {
+		t.Helper()
+		if len(*told) != 1 || !errors.Is((*told)[0], want) {
+			t.Errorf("told %v, want %v, once", *told, want)
+		}
+	}
+	t.Run("discarded, never in memory", func(t *testing.T) {
+		q := onDisk(t, &store{dir: t.TempDir()}, 1000)
+		told := put(t, q, 1)
+		q.Purge()
+		check(t, told, ErrPurged)
+		q.Close()
+		check(t, told, ErrPurged)
+	})
+	t.Run("discarded after it was given back", func(t *testing.T) {
+		q := onDisk(t, &store{dir: t.TempDir()}, 1000)
+		x := newTaker(q)
+		told := put(t, q, 1)
+		x.take(t, 1)
+		x.Close()
+		q.Purge()
+		check(t, told, ErrPurged)
+	})
+	t.Run("lost by the disk", func(t *testing.T) {
+		s := &store{dir: t.TempDir()}
+		q := onDisk(t, s, 1000)
+		told := put(t, q, 1)
+		names, err := filepath.Glob(s.dir + "/d/*.log")
+		if err != nil || len(names) != 1 {
+			t.Fatal(names, err)
+		}
+		if err := os.Truncate(names[0], 0); err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan struct{})
+		q.OnEmpty(func() { close(gone) })
+		x := newTaker(q)
+		defer x.Close()
+		select {
+		case <-gone:
+		case <-time.After(patience):
+			t.Fatal("it waits still")
+		}
+		check(t, told, errLost)
+	})
+	t.Run("passed on after it was read", func(t *testing.T) {
+		q := onDisk(t, &store{dir: t.TempDir()}, 1000)
+		told := put(t, q, 1)
+		x := newTaker(q)
+		checkIDs(t, x.finish(t, 1), 1)
+		check(t, told, nil)
+		q.Purge()
+		check(t, told, nil)
+	})
 }

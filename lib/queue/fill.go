@@ -97,10 +97,12 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 		}
 		d.first, d.tailSeq = r.Seq+1, m.seq+1
 		d.tail--
+		delete(d.noted, r.Seq)
 	}
 	lost := 0
 	for _, r := range page.Lost {
 		lost += int(r.Last - r.First + 1)
+		l.tellTail(r, errLost)
 	}
 	switch {
 	case err != nil:
@@ -120,6 +122,7 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 		q.checkEmpty()
 	}
 	if d.tail == 0 {
+		l.tellTail(spool.Range{Last: never}, errLost)
 		d.first = never
 		q.tails--
 	}
@@ -157,6 +160,9 @@ func (l *lane) unload() {
 	d.tail += len(all)
 	d.gen++
 	for i := range all {
+		if all[i].flags&noted != 0 {
+			d.note(l.number(&all[i]), all[i].seq)
+		}
 		l.release(&all[i])
 	}
 }
