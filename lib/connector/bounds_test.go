@@ -249,6 +249,55 @@ func TestHalvesOfBigMessagesKeepNobodyOut(t *testing.T) {
 	eventually(t, "all memory is given back", func() bool { return s.budget.Used() == 0 && s.reading.Load() == 0 })
 }
 
+func TestWhatStrangersBeginKeepsNobodyElseOut(t *testing.T) {
+	const total = 8 << 20
+	s := server(t, func(cfg *config.Config) { cfg.MaxMemoryTotal = total })
+	if !s.strangerMemory(total/4) || s.strangerMemory(1) {
+		t.Errorf("strangers got %d bytes, want %d", s.strange.Load(), total/4)
+	}
+	if !s.memory(total / 4) {
+		t.Error("others got nothing")
+	}
+	if s.memory(1); !s.strangerMemory(-total/4) || !s.strangerMemory(1) {
+		t.Errorf("strangers get nothing back; they have %d", s.strange.Load())
+	}
+}
+
+func TestMessagesWithQuestionsAreBounded(t *testing.T) {
+	s := server(t, types("d"), onDisk("d"))
+	p, q := s.program(t), s.program(t)
+	const h = `{"message_type": "d", "destination_id": "c1", "wait_for_ack": true}`
+	count := func() int {
+		s.asked.mu.Lock()
+		defer s.asked.mu.Unlock()
+		return s.asked.n
+	}
+	s.asked.mu.Lock()
+	s.asked.n = maxAsked - 1
+	s.asked.mu.Unlock()
+	p.write(h, "1")
+	eventually(t, "the first is put", func() bool { b := s.box("c1", false); return b != nil && b.q.Len() == 1 })
+	q.write(h, "2")
+	p.write(h, "3")
+	p.Close() // its question stays, as the message does
+	eventually(t, "one waits", func() bool {
+		s.asked.mu.Lock()
+		defer s.asked.mu.Unlock()
+		return s.asked.room != nil
+	})
+	if n := s.box("c1", false).q.Len(); n != 1 || count() != maxAsked {
+		t.Errorf("got %d put and %d counted, want 1 and %d", n, count(), maxAsked)
+	}
+	c := s.client(t, "c1", types("d"))
+	if got, _ := q.message(); got.AckTo != 1 {
+		t.Errorf("got %s", got.Raw)
+	}
+	if got := data(c.receive(t, api.ReceiveOptions{}).wait(t, 2)); got[0] != "1" || got[1] != "2" && got[1] != "3" {
+		t.Errorf("got %q", got)
+	}
+	eventually(t, "all questions are answered", func() bool { return count() == maxAsked-1 })
+}
+
 func TestAStrangerHasABoundedNumberOfConnections(t *testing.T) {
 	s := server(t)
 	one := local.Caller{UID: os.Geteuid() + 1000, GID: os.Getegid() + 1000}

@@ -81,11 +81,13 @@ type Connector struct {
 	certs   certFiles
 	flaps   flaps
 	reading atomic.Int64 // bytes of big messages on their way in
+	strange atomic.Int64 // of those, from users who may only send
 
 	running atomic.Bool   // between start and stop
 	version atomic.Uint64 // of what decides where messages go; changed by Reload
 
 	waiters waiters
+	asked   asked
 
 	landed landed // files that landed
 	held   held   // files to send
@@ -618,6 +620,16 @@ func (c *Connector) memory(delta int) bool {
 		c.reading.Add(int64(-delta))
 		return false
 	}
+	return true
+}
+
+// strangerMemory is memory for users who may only send. All together they get
+// half of what there is: what they begin and do not end keeps nobody else out.
+func (c *Connector) strangerMemory(delta int) bool {
+	if delta > 0 && c.strange.Load()+int64(delta) > c.cfg.Load().MaxMemoryTotal/4 || !c.memory(delta) {
+		return false
+	}
+	c.strange.Add(int64(delta))
 	return true
 }
 

@@ -67,7 +67,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	defer leave()
 	p := &program{}
 	p.intake = intake{c: c, conn: conn, ctx: ctx, caller: caller, native: true}
-	p.l = link.New(conn, c.reader(conn), link.Options{
+	p.l = link.New(conn, c.reader(conn, caller), link.Options{
 		ID: c.id, Handler: p, Log: c.log, PassPings: true,
 		Extensions: extensions, Info: c.info,
 		Greeted: func(f *wire.Frame) {

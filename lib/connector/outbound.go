@@ -402,6 +402,21 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		in.answered(h, nil)
 		return nil
 	}
+	if h.ack || h.await {
+		for full := in.c.asked.add(); full != nil; full = in.c.asked.add() {
+			if err := in.commit(); err != nil {
+				return err
+			}
+			if err := in.await(full); err != nil {
+				return err
+			}
+		}
+		defer func() {
+			if !put {
+				in.c.asked.done()
+			}
+		}()
+	}
 	extra := h.extra
 	extra.Note = in.note(n, h, key)
 	for {
@@ -467,7 +482,7 @@ func (in *intake) tooLate(n uint64, h *decision, key waitKey, why *link.Refusal)
 }
 
 // note returns the note of a message whose sender learns when the peer has it,
-// or that the peer refuses its request.
+// or that the peer refuses its request. It is one of those that asked counts.
 func (in *intake) note(n uint64, h *decision, key waitKey) *queue.Note {
 	var tell func(error)
 	l := in.l
@@ -496,6 +511,13 @@ func (in *intake) note(n uint64, h *decision, key waitKey) *queue.Note {
 			if tell != nil {
 				tell(err)
 			}
+		}
+	}
+	done := note.Done
+	note.Done = func(err error) {
+		in.c.asked.done()
+		if done != nil {
+			done(err)
 		}
 	}
 	return note
@@ -640,9 +662,11 @@ func (in *intake) gone() {
 }
 
 // reader reads what a local program sends.
-func (c *Connector) reader(conn net.Conn) *wire.Reader {
+func (c *Connector) reader(conn net.Conn, caller local.Caller) *wire.Reader {
 	r := wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize))
-	r.Account(c.memory)
+	if r.Account(c.memory); !caller.Trusted() {
+		r.Account(c.strangerMemory)
+	}
 	return r
 }
 
@@ -654,7 +678,7 @@ func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer leave()
 	in := &intake{c: c, conn: conn, ctx: ctx, caller: caller}
-	in.l = link.New(conn, c.reader(conn), link.Options{
+	in.l = link.New(conn, c.reader(conn, caller), link.Options{
 		ID: c.id, Handler: in, PassPings: true, Log: c.log,
 		TooBig: func(f *wire.Frame) {
 			c.drop("larger than max_message_size", "local program", string(f.Header.Type), 1)

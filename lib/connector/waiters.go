@@ -113,6 +113,44 @@ func (w *waiters) fail(peer string) {
 	}
 }
 
+// asked counts the messages whose senders are told what becomes of them. What
+// is kept for that is in memory, as long as the message waits and also when only
+// the disk has the message itself.
+type asked struct {
+	mu   sync.Mutex
+	n    int
+	room chan struct{} // closed when there is one less; nil: nobody waits for that
+}
+
+// maxAsked bounds them; those who have more to ask wait.
+const maxAsked = 1 << 18
+
+// add counts one more. If there are too many it does not, and returns what is
+// closed when it may be tried again.
+func (a *asked) add() (full <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n < maxAsked {
+		a.n++
+		return nil
+	}
+	if a.room == nil {
+		a.room = make(chan struct{})
+	}
+	return a.room
+}
+
+// done ends one.
+func (a *asked) done() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n--
+	if a.room != nil {
+		close(a.room)
+		a.room = nil
+	}
+}
+
 // disconnected is the original's word for a peer that went away.
 const disconnected = "disconnected_during_wait"
 
