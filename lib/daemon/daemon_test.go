@@ -64,9 +64,11 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// do runs a daemon that is to end by itself.
+// do runs a daemon that is to end by itself, in this process: without a sandbox,
+// which would be for good.
 func do(t *testing.T, server bool, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
+	args = append([]string{"-set", "sandbox=false"}, args...)
 	var out, errs bytes.Buffer
 	done := make(chan struct{})
 	go func() {
