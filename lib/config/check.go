@@ -96,6 +96,8 @@ func (p Proxy) problem() string {
 	case !p.Enabled:
 	case p.Addr.Host == "":
 		return "address: missing: want the proxy's host"
+	case strings.Contains(p.Addr.Host, "/"):
+		return fmt.Sprintf("address: %q: want a host, not a URL: its port is \"port\", and https:// is \"ssl_server\": true", p.Addr.Host)
 	case validHost(p.Addr.Host) != nil:
 		return "address: " + words(validHost(p.Addr.Host))
 	case p.Addr.Port == 0:

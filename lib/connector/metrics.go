@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -180,7 +181,11 @@ func (c *Connector) problems() []string {
 		list = append(list, "the connector is stopped")
 	} else if !c.server {
 		if b := c.box("", false); b != nil && b.current() == nil {
-			list = append(list, "not connected to the server "+cfg.ServerAddr.String())
+			text := "not connected to the server " + cfg.ServerAddr.String()
+			if why := c.whyAway(); why != "" {
+				text += ": " + why
+			}
+			list = append(list, text)
 		}
 	}
 	for _, crt := range c.certs.list(cfg, c.paths) {
@@ -197,28 +202,31 @@ func (c *Connector) problems() []string {
 	return list
 }
 
+// whyAway is why a client is not connected, "" if that is not known.
+func (c *Connector) whyAway() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil || c.session.dialer == nil {
+		return ""
+	}
+	return c.session.dialer.Failure()
+}
+
 // certFiles are the certificates that the connector depends on. They are read
-// once a minute, so that metrics cost no disk.
+// when their files have changed.
 type certFiles struct {
-	mu   sync.Mutex
-	at   time.Time
-	last []control.CertStats
+	mu     sync.Mutex
+	stamps []fs.FileInfo
+	last   []control.CertStats
 }
 
 func (f *certFiles) list(cfg *config.Config, paths config.Paths) []control.CertStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.at.IsZero() && time.Since(f.at) < time.Minute {
-		return f.last
-	}
-	f.at, f.last = time.Now(), []control.CertStats{}
+	var names, files []string
+	add := func(name, path string) { names, files = append(names, name), append(files, path) }
 	if !cfg.UseSSL {
-		return f.last
-	}
-	add := func(name, path string) {
-		if end, ok := certEnd(path); ok {
-			f.last = append(f.last, control.CertStats{Name: name, NotAfter: end})
-		}
+		return []control.CertStats{}
 	}
 	if cfg.IsServer {
 		add("server", paths.ServerCert)
@@ -228,6 +236,16 @@ func (f *certFiles) list(cfg *config.Config, paths config.Paths) []control.CertS
 	} else if !cfg.SSLAllowAll || cfg.UseToken {
 		add("client", paths.ClientCert(cfg.ClientName))
 		add("server", paths.ClientServerCert)
+	}
+	now := stamps(files)
+	if f.last != nil && slices.EqualFunc(now, f.stamps, sameStamp) {
+		return f.last
+	}
+	f.stamps, f.last = now, []control.CertStats{}
+	for i, path := range files {
+		if end, ok := certEnd(path); ok {
+			f.last = append(f.last, control.CertStats{Name: names[i], NotAfter: end})
+		}
 	}
 	return f.last
 }

@@ -44,7 +44,7 @@ func (d *Dialer) connect(ctx context.Context) (*Conn, error) {
 func (d *Dialer) establish(ctx context.Context) (*Conn, error) {
 	p, err := d.prove(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &localError{err}
 	}
 	raw, err := d.dial(ctx)
 	if err != nil {

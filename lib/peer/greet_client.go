@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"aioc/lib/wire"
 )
@@ -20,6 +21,18 @@ type refusedError struct{ err error }
 
 func (r *refusedError) Error() string { return r.err.Error() }
 func (r *refusedError) Unwrap() error { return r.err }
+
+// localError is what cannot be used on this host: no attempt to connect was made.
+type localError struct{ err error }
+
+func (l *localError) Error() string { return l.err.Error() }
+func (l *localError) Unwrap() error { return l.err }
+
+// proxyError is that the proxy was reached and makes no connection.
+type proxyError struct{ err error }
+
+func (p *proxyError) Error() string { return p.err.Error() }
+func (p *proxyError) Unwrap() error { return p.err }
 
 // distrustError is that the server's certificate is not one that the client trusts.
 type distrustError struct{ err error }
@@ -39,7 +52,7 @@ func (d *Dialer) greet(ctx context.Context, c *Conn, p proof) error {
 	case d.mode == modeToken && p.token != "":
 		answer, err := d.ask(c, map[string]string{"cmd": "authenticate", "token": p.token})
 		if err != nil {
-			return fmt.Errorf("token: %w", d.ended(err, "its log says why; it may have another token for %q, or none: then delete the token here and there (aioc-ctl delete-token), and a new one is made", name))
+			return fmt.Errorf("token: %w", d.ended(err, "it may have another token for %q, or none, or not admit this name or address, or use_ssl, ssl_allow_all and use_token are not alike: only its log says which. If it is the token, delete it here and there (aioc-ctl delete-token), and a new one is made", name))
 		}
 		if answer["result"] != "success" {
 			return &refusedError{errors.New("token: the server's answer is none")}
@@ -48,7 +61,7 @@ func (d *Dialer) greet(ctx context.Context, c *Conn, p proof) error {
 	case d.mode == modeToken:
 		answer, err := d.ask(c, map[string]string{"cmd": "get_new_token", "hash": p.hash})
 		if err != nil {
-			return fmt.Errorf("new token: %w", d.ended(err, "its log says why; it may have a token for %q already: then delete that one there (aioc-ctl delete-token), or use another client_name", name))
+			return fmt.Errorf("new token: %w", d.ended(err, d.whyNone("token"), name, name))
 		}
 		token := answer["token"] // of a server that does not know proposals
 		switch {
@@ -73,7 +86,7 @@ func (d *Dialer) enrol(ctx context.Context, c *Conn) error {
 	}
 	answer, err := d.ask(c, map[string]string{"cmd": "get_new_certificate", "csr": string(csr)})
 	if err != nil {
-		return fmt.Errorf("new certificate: %w", d.ended(err, "its log says why; it may have a certificate for %q already: then delete that one there (aioc-ctl delete-certificate), or use another client_name", d.o.Config.ClientName))
+		return fmt.Errorf("new certificate: %w", d.ended(err, d.whyNone("certificate"), d.o.Config.ClientName, d.o.Config.ClientName))
 	}
 	crt := answer["crt"]
 	if answer["cmd"] != "set_new_certificate" || crt == "" {
@@ -97,11 +110,43 @@ func (d *Dialer) keep(ctx context.Context, store func(context.Context) error) er
 	return errStored
 }
 
+// whyNone is why a client may have got no certificate or token. What it may have
+// on the server is that of another as well: it is not to be deleted on suspicion.
+func (d *Dialer) whyNone(what string) string {
+	return "it may not admit this name or address, have no room, be set to another mode (use_ssl, ssl_allow_all, use_token), or have a " + what +
+		" for %q already: only its log says which. Another client may be using that one: delete it there (aioc-ctl delete-" + what + " %s) only if it was this client's and is lost"
+}
+
+// refusedInTLS explains what the server has said in TLS, "" if that may mean
+// anything. shows is which certificate the client has shown, "" for none.
+func refusedInTLS(err error, shows string) string {
+	text := err.Error()
+	has := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
+	}
+	switch {
+	case has("certificate required"), shows == "" && has("handshake failure", "bad certificate"):
+		return "it wants a certificate: set ssl_allow_all, use_token and token_verify_peer_cert alike at both ends"
+	case has("expired certificate") && shows == "default":
+		return "the default certificate has expired: there run: aioc-certs renew default, then bring it with aioc-certs pack client"
+	case has("bad certificate", "unknown certificate", "unknown certificate authority", "revoked certificate") && shows == "default":
+		return "it does not take the default certificate: bring the one that it has now with aioc-certs pack client; its log says more"
+	}
+	return ""
+}
+
 // ended explains the error of a handshake when it is the server that has ended
 // the connection, as it does to refuse.
 func (d *Dialer) ended(err error, format string, args ...any) error {
 	if !connectionEnded(err) && !alerted(err) {
 		return err
+	}
+	shows := ""
+	if d.mode == modeCertificates || d.mode == modeToken && d.o.Config.TokenSendCert {
+		shows = "default"
+	}
+	if why := refusedInTLS(err, shows); alerted(err) && why != "" {
+		return &refusedError{fmt.Errorf("the server refuses (%w): %s", bare(err), why)}
 	}
 	return &refusedError{fmt.Errorf("the server closed the connection (%w): "+format, slices.Concat([]any{bare(err)}, args)...)}
 }

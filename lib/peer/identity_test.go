@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -14,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -309,88 +306,6 @@ func TestAdmitIsAskedAtEachMoment(t *testing.T) {
 		if names := h.server.Names(); len(names) != 0 {
 			t.Errorf("%s: certificates were made for %q", moment, names)
 		}
-	}
-}
-
-func TestWhatCouldNotBeStoredIsKeptAndStoredLater(t *testing.T) {
-	h := newHome(t, true)
-	s := h.start(t, Options{})
-	o := h.client(t, s, "pump7")
-	c := runWith(t, o, func(d *Dialer) {
-		d.jitter = func(time.Duration) time.Duration { return 10 * time.Millisecond }
-		d.unstored = func(context.Context) error {
-			if len(h.tokens.Names()) == 0 {
-				return syscall.ENOSPC
-			}
-			return nil
-		}
-	})
-	until(t, "the failure is logged", func() bool {
-		for _, line := range c.log.lines(t, slog.LevelWarn) {
-			if strings.Contains(line.Err, "not stored, and kept in memory") {
-				return true
-			}
-		}
-		return false
-	})
-	if err := h.tokens.Take("other", strings.Repeat("0", 64)); err != nil {
-		t.Fatal(err)
-	}
-	if far := wait(t, "server up", s.conns); far.Name != "pump7" {
-		t.Errorf("got %q", far.Name)
-	}
-}
-
-func TestWhatCannotBeKeptIsNotAskedFor(t *testing.T) {
-	h := newHome(t, true)
-	s := h.start(t, Options{})
-	o := h.client(t, s, "pump7")
-	var broken atomic.Bool
-	broken.Store(true)
-	o.Token.StoreHook = func(_ context.Context, text string) (string, error) {
-		if broken.Load() {
-			return "", nil // as a program that prints nothing
-		}
-		return text, nil
-	}
-	c := runWith(t, o, func(d *Dialer) {
-		d.jitter = func(time.Duration) time.Duration { return 10 * time.Millisecond }
-	})
-	until(t, "the failure is logged", func() bool {
-		return slices.ContainsFunc(c.log.lines(t, slog.LevelWarn), func(e entry) bool {
-			return strings.Contains(e.Err, "hook_store_token: the program prints nothing")
-		})
-	})
-	if names := h.tokens.Names(); len(names) != 0 {
-		t.Errorf("got tokens for %q, want none", names)
-	}
-	broken.Store(false)
-	if far := wait(t, "server up", s.conns); far.Name != "pump7" {
-		t.Errorf("got %q", far.Name)
-	}
-}
-
-// The client is killed, or the server is, or the answer gets lost: the client
-// comes again.
-func TestATokenWhoseAnswerWasLostIsGotAgain(t *testing.T) {
-	h := newHome(t, true)
-	s := h.start(t, Options{})
-	o := h.client(t, s, "pump7")
-	hash, err := o.Token.Propose(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.tokens.Take("pump7", hash); err != nil { // nobody has heard of it
-		t.Fatal(err)
-	}
-	runWith(t, o, nil)
-	if far := wait(t, "server up", s.conns); far.Name != "pump7" {
-		t.Errorf("got %q", far.Name)
-	}
-	// Somebody else who wants the name does not get it.
-	runWith(t, h.client(t, s, "pump7"), nil)
-	if got := wait(t, "reason", s.refused); got != ReasonIssue {
-		t.Errorf("another with the name: got %q, want %q", got, ReasonIssue)
 	}
 }
 

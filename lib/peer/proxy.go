@@ -43,10 +43,10 @@ func (d *Dialer) tunnel(ctx context.Context, proxy config.Proxy) (net.Conn, erro
 	if d.o.ProxyAuthorization != nil {
 		var err error
 		if user, password, err = d.o.ProxyAuthorization(ctx, user, password); err != nil {
-			return nil, fmt.Errorf("hook_proxy_authorization: %w", err)
+			return nil, &localError{fmt.Errorf("hook_proxy_authorization: %w", err)}
 		}
 		if strings.Contains(user, ":") {
-			return nil, errors.New("hook_proxy_authorization: a user name cannot contain a colon")
+			return nil, &localError{errors.New("hook_proxy_authorization: a user name cannot contain a colon")}
 		}
 	}
 	request, err := connectRequest(d.o.Config.ServerAddr, user, password)
@@ -68,7 +68,9 @@ func (d *Dialer) tunnel(ctx context.Context, proxy config.Proxy) (net.Conn, erro
 		}
 	}
 	if _, err = c.Write(request); err == nil {
-		err = readConnected(c, user != "", proxy.TLS)
+		if err = readConnected(c, user != "", proxy.TLS); err != nil {
+			err = &proxyError{err}
+		}
 	}
 	if err == nil && !stop() {
 		err = ctx.Err()
@@ -231,7 +233,7 @@ func authorizationError(header string, asked bool) error {
 	case len(schemes) > 0:
 		return fmt.Errorf("it wants authorization of the kind %s (407): only Basic is supported", strings.Join(schemes[:min(4, len(schemes))], ", "))
 	case asked:
-		return errors.New("it refuses the user name or password (407): correct authorization in proxy")
+		return errors.New("it refuses the user name or password (407): correct authorization in proxy, or what hook_proxy_authorization prints: the name on the first line, the password on the second")
 	}
 	return errors.New("it wants a user name and password (407): set authorization in proxy, or hook_proxy_authorization")
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,7 +60,8 @@ type Dialer struct {
 	dial   func(ctx context.Context) (net.Conn, error)
 	jitter func(bound time.Duration) time.Duration // a pause of at most bound
 
-	state atomic.Pointer[string]
+	state   atomic.Pointer[string]
+	failure atomic.Pointer[string]
 }
 
 // NewDialer returns a Dialer, which connects under the name ClientName of the
@@ -86,6 +88,30 @@ func NewDialer(o Options) *Dialer {
 func (d *Dialer) State() string { return *d.state.Load() }
 
 func (d *Dialer) setState(s string) { d.state.Store(&s) }
+
+// Failure is why the client is not connected: the last failure in one line, ""
+// while it is connected, and before the first attempt has ended.
+func (d *Dialer) Failure() string {
+	if why := d.failure.Load(); why != nil && d.State() != StateUp {
+		return *why
+	}
+	return ""
+}
+
+// maxFailure is how many bytes of a failure are told.
+const maxFailure = 600
+
+// setFailure notes why an attempt or a connection has ended.
+func (d *Dialer) setFailure(err error) {
+	if err == nil {
+		return
+	}
+	text := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\n", "; "), "?")
+	if len(text) > maxFailure {
+		text = strings.ToValidUTF8(text[:maxFailure], "") + "..."
+	}
+	d.failure.Store(&text)
+}
 
 // Kick ends the pause between two attempts, and makes those that follow small
 // again: there is news about the network. It does nothing while connected.
@@ -133,6 +159,9 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 			}
 			if ctx.Err() == nil {
 				log.ended(short, err)
+				if d.setFailure(fmt.Errorf("the connection ended: %w", err)); short {
+					d.setFailure(fmt.Errorf("the server ends the connection soon, its log says why: %w", err))
+				}
 			}
 			d.alternate(short)
 		} else if errors.Is(err, errStored) {
@@ -144,6 +173,7 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 			}
 		} else if ctx.Err() == nil {
 			log.failed(err)
+			d.setFailure(errors.Unwrap(err))
 			d.alternate(errors.As(err, new(*refusedError)))
 		}
 		atOnce = false
@@ -200,6 +230,10 @@ func (l *dialLog) failed(err error) {
 	l.failures++
 	what, still := "server not reachable", "server still not reachable"
 	switch {
+	case errors.As(err, new(*localError)):
+		what, still = "not connecting, for a reason on this host", "still not connecting, for a reason on this host"
+	case errors.As(err, new(*proxyError)):
+		what, still = "proxy makes no connection", "proxy still makes no connection"
 	case errors.As(err, new(*refusedError)):
 		what, still = "server refuses this client", "server still refuses this client"
 	case errors.As(err, new(*distrustError)):
