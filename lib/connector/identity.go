@@ -92,6 +92,15 @@ func CheckIdentity(ctx context.Context, cfg *config.Config) (found []string, err
 	return found, nil
 }
 
+// IdentityWarnings returns what does not keep a server of this configuration from
+// running, but some of its clients from being let in, one line each.
+func IdentityWarnings(cfg *config.Config) []string {
+	if !cfg.IsServer || ServerIdentity(cfg).Clients == identity.NoCertificates || !cfg.UseSSL {
+		return nil
+	}
+	return identity.Troubles(cfg.CertificatesDir)
+}
+
 // usesTokens tells whether clients have tokens: elsewhere use_token has no effect.
 func usesTokens(cfg *config.Config) bool { return cfg.UseSSL && cfg.SSLAllowAll && cfg.UseToken }
 

@@ -20,6 +20,7 @@ import (
 	"aioc/lib/cli"
 	"aioc/lib/config"
 	"aioc/lib/control"
+	"aioc/lib/identity"
 	"aioc/lib/queue"
 	"aioc/lib/spool"
 )
@@ -189,11 +190,15 @@ func (c *Connector) problems() []string {
 		}
 	}
 	for _, crt := range c.certs.list(cfg, c.paths) {
+		what := "the certificate of the " + crt.Name
+		if crt.Name == "default" {
+			what = "the default certificate, with which new clients come,"
+		}
 		switch left := time.Until(crt.NotAfter); {
 		case left <= 0:
-			list = append(list, fmt.Sprintf("the certificate of the %s has expired on %s", crt.Name, crt.NotAfter.Format(time.DateOnly)))
+			list = append(list, fmt.Sprintf("%s has expired on %s", what, crt.NotAfter.Format(time.DateOnly)))
 		case left < soon:
-			list = append(list, fmt.Sprintf("the certificate of the %s ends on %s", crt.Name, crt.NotAfter.Format(time.DateOnly)))
+			list = append(list, fmt.Sprintf("%s ends on %s", what, crt.NotAfter.Format(time.DateOnly)))
 		}
 	}
 	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
@@ -232,6 +237,9 @@ func (f *certFiles) list(cfg *config.Config, paths config.Paths) []control.CertS
 		add("server", paths.ServerCert)
 		if cfg.ServerCA {
 			add("ca", paths.ServerCACert)
+		}
+		if ServerIdentity(cfg).Clients != identity.NoCertificates {
+			add("default", config.CertificateTree(cfg.CertificatesDir).ServerClientCert("default"))
 		}
 	} else if !cfg.SSLAllowAll || cfg.UseToken {
 		add("client", paths.ClientCert(cfg.ClientName))

@@ -38,19 +38,19 @@ func TestARenewedCertificateCountsAtOnce(t *testing.T) {
 	}
 	var f certFiles
 	before := f.list(cfg, cfg.Paths())
-	if len(before) != 1 || before[0].Name != "server" {
-		t.Fatalf("got %+v, want the server's", before)
+	if len(before) != 2 || before[0].Name != "server" || before[1].Name != "default" {
+		t.Fatalf("got %+v, want the server's and the default one", before)
 	}
 	if err := os.Remove(cfg.Paths().ServerCert); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.list(cfg, cfg.Paths()); len(got) != 0 {
+	if got := f.list(cfg, cfg.Paths()); len(got) != 1 {
 		t.Errorf("removed: got %+v", got)
 	}
 	if err := identity.RenewServer(dir); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.list(cfg, cfg.Paths()); len(got) != 1 {
+	if got := f.list(cfg, cfg.Paths()); len(got) != 2 {
 		t.Errorf("renewed: got %+v", got)
 	}
 }

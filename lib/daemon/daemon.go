@@ -96,6 +96,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	if *printConfig {
 		return p.print(cfg.AppendJSON(nil))
 	}
+	warnings = append(warnings, connector.IdentityWarnings(cfg)...)
 	if *test {
 		return p.check(cfg, warnings)
 	}

@@ -2,11 +2,14 @@ package identity
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"aioc/lib/config"
 )
 
 func TestListReadsTheTreesOfTheOriginal(t *testing.T) {
@@ -90,5 +93,39 @@ func TestListSaysHowToMakeATree(t *testing.T) {
 	_, err := List(dir)
 	if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "run: aioc-certs create "+dir) {
 		t.Errorf("error %v, want %v", err, ErrMissing)
+	}
+}
+
+func TestTroublesNamesTheCertificatesThatLetNobodyIn(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
+	if got := Troubles(dir); len(got) != 0 {
+		t.Errorf("a new tree: got %q", got)
+	}
+	old := forged{subject: mustSubject(t, "x"), from: time.Now().Add(-2 * time.Hour), until: time.Now().Add(-time.Hour)}.make(t)
+	for _, name := range []string{"default", "pump7"} {
+		mustWrite(t, tree.ServerClientCert(name), string(certificatePEM(old.Certificate[0])))
+	}
+	mustWrite(t, tree.ServerClientCert("tank"), "garbage")
+	got := strings.Join(Troubles(dir), "\n")
+	for _, want := range []string{
+		"who has it cannot get a certificate: certificate \"" + tree.ServerClientCert("default") + "\": not valid today: it expired on ",
+		"run: aioc-certs renew default " + dir,
+		"this client cannot connect: certificate \"" + tree.ServerClientCert("pump7"),
+		"run: aioc-certs renew pump7 " + dir,
+		"tank.pem\": no certificate in it",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if n := strings.Count(got, "\n"); n != 2 {
+		t.Errorf("got %d lines, want 3:\n%s", n+1, got)
+	}
+	for i := range 2 * maxTroubles {
+		mustWrite(t, tree.ServerClientCert(fmt.Sprint("more", i)), "garbage")
+	}
+	if got := Troubles(dir); len(got) != maxTroubles+1 || got[maxTroubles] != "and 23 more: see aioc-certs check" {
+		t.Errorf("many: got %d lines, the last %q", len(got), got[len(got)-1])
 	}
 }
