@@ -26,8 +26,7 @@ import (
 // got the name meanwhile, a _file_ack with reason and error goes before the
 // message's _ack: so the sender does not remove its file.
 const (
-	chunkBytes = 64 << 10  // of a file in one _chunk
-	maxChunk   = 256 << 10 // bytes of one that is taken
+	chunkBytes = 64 << 10 // of a file in one _chunk, at most
 
 	// fileWindow is how much of a file is on its way at most, leastWindow where
 	// that begins. The receiver has room for it in memory, so that a slow disk
@@ -106,13 +105,19 @@ func (p *peerLink) chunk(f *wire.Frame) error {
 	if in == nil {
 		return nil // of one that was refused
 	}
+	select {
+	case <-in.done:
+		delete(p.incoming, id) // and what waits for it
+		return nil
+	default:
+	}
 	off, err := strconv.ParseInt(string(f.Header.Field("offset")), 10, 64)
-	if err != nil || off < 0 || len(f.Data) > maxChunk {
+	if err != nil || off < 0 || len(f.Data) > chunkBytes {
 		return fmt.Errorf("%w: _chunk", link.ErrProtocol)
 	}
 	one := piece{off: off}
 	if text := f.Header.Field("zeros"); text != nil {
-		if one.zeros, err = strconv.ParseInt(string(text), 10, 64); err != nil || one.zeros < 0 || one.zeros > maxChunk {
+		if one.zeros, err = strconv.ParseInt(string(text), 10, 64); err != nil || one.zeros < 0 || one.zeros > chunkBytes {
 			return fmt.Errorf("%w: _chunk", link.ErrProtocol)
 		}
 	} else if one.sum, _ = wire.Text(f.Header.Field("sum")); one.sum == "" {
