@@ -2,6 +2,7 @@ package connector
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -261,6 +262,28 @@ func TestWhatStrangersBeginKeepsNobodyElseOut(t *testing.T) {
 	if s.memory(1); !s.strangerMemory(-total/4) || !s.strangerMemory(1) {
 		t.Errorf("strangers get nothing back; they have %d", s.strange.Load())
 	}
+}
+
+func TestNamesThatProgramsMakeUpLeaveRoomForPeers(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	s.mu.Lock()
+	for i := range maxBoxes/2 - 1 {
+		s.boxes[fmt.Sprint("made-up", i)] = nil // only their number counts here
+	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		maps.DeleteFunc(s.boxes, func(_ string, b *outbox) bool { return b == nil })
+		s.mu.Unlock()
+	}()
+	s.send(t, "d", "one", "x")
+	notTaken(t, s.try(t, "d", "another", "x"), 0, "away")
+	s.send(t, "d", "one", "y")
+	b := s.hold("c1")
+	if b == nil {
+		t.Fatal("a client finds no room")
+	}
+	s.release(b)
 }
 
 func TestMessagesWithQuestionsAreBounded(t *testing.T) {

@@ -592,6 +592,14 @@ func (c *Connector) boxLocked(destination string, create bool) *outbox {
 	return b
 }
 
+// boxFor is box for a message of a local program. Programs can name any number of
+// clients: they must leave room for those that connect.
+func (c *Connector) boxFor(destination string, create bool) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boxLocked(destination, create && len(c.boxes) < maxBoxes/2)
+}
+
 // maxBoxes bounds the peers that a server keeps something for.
 const maxBoxes = 100_000
 

@@ -618,7 +618,7 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 		}
 	}
 	d.durable = c.durableSend(d.typ)
-	d.box = c.box(string(h.Dest), wait || d.durable)
+	d.box = c.boxFor(string(h.Dest), wait || d.durable)
 	if d.box == nil {
 		if len(h.Dest) == 0 {
 			return refuse("name", "no destination_id: a server needs the name of a client")
