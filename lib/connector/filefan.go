@@ -105,28 +105,37 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Ca
 
 // publishFile spreads a publication with a file of a program on this host. The
 // last subscriber to whom it is given removes it, if it is to be removed: those
-// before have it open.
+// before have it open. If that are too many it stays.
 func (in *intake) publishFile(n uint64, f *wire.Frame) {
 	h, c := &in.how, in.c
 	file, err := transfer.Parse(f.Header.WithFile)
 	var why *link.Refusal
 	if err != nil {
 		why = &link.Refusal{Reason: "bad", Text: err.Error()}
-	} else if _, why = in.admitFile("", nil, f.Header.WithFile); why == nil {
-		c.held.drop("")
+	} else {
+		_, why = in.admitFile("", nil, f.Header.WithFile)
 	}
 	if why != nil {
 		in.refuse(n, h, why)
 		return
 	}
 	caller := callerOf(in.caller)
-	for i, b := range h.fan.boxes {
-		id := newFileID()
-		if src, err := transfer.OpenSource(file.Source, caller); err == nil && !c.held.add(id, src) {
+	ids := make([]string, len(h.fan.boxes))
+	full := false
+	for i := range ids {
+		ids[i] = newFileID()
+		if src, err := transfer.OpenSource(file.Source, caller); err == nil && !c.held.add(ids[i], src, in.caller.Trusted()) {
 			src.Close()
+			full = true
 		}
-		keep := file.Keep || i < len(h.fan.boxes)-1
-		c.spreadFileTo(b, h.fan.topic, id, caller, file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
+	}
+	if full && !file.Keep {
+		c.fileFailed("file published, but not to be removed", &transfer.Error{Reason: "full",
+			Text: "too many files wait to be sent for all subscribers to have it open: " + file.Source}, "", h.fan.topic)
+	}
+	for i, b := range h.fan.boxes {
+		keep := file.Keep || full || i < len(ids)-1
+		c.spreadFileTo(b, h.fan.topic, ids[i], caller, file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
 	}
 	in.published()
 }

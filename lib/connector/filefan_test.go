@@ -11,6 +11,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/transfer"
 	"aioc/lib/wire"
 )
 
@@ -91,6 +92,39 @@ func TestAPublishedFileReachesEachSubscriber(t *testing.T) {
 		return err == nil && len(entries) == 2
 	})
 	onlyFiles(t, dir+"/broker", "f0-true-false", "f1-true-false")
+}
+
+func TestAPublishedFileStaysIfNotAllSubscribersHaveItOpen(t *testing.T) {
+	dir := newDir(t)
+	s := server(t, isBroker)
+	c := s.client(t, "c1", subscribes("a"), func(cfg *config.Config) {
+		cfg.FileTargets = map[string]config.FileTarget{"pics": {Directory: dir}}
+	})
+	in := c.receive(t, api.ReceiveOptions{})
+	s.subscribed(t, "a", 1)
+	for i := range maxHeld {
+		if ok := s.held.add(fmt.Sprint(i), new(transfer.Source), i >= maxHeld/2); !ok {
+			t.Fatalf("no room for file %d", i)
+		}
+		if i == maxHeld/2 && s.held.add("more", new(transfer.Source), false) {
+			t.Error("strangers get more than half")
+		}
+	}
+	path, content := makeFile(t, "f", 7)
+	s.publishFile(t, "a", withFile(path, "pics", "n", false), "data", "own")
+	holds(t, parseArrived(t, in.wait(t, 1)[0]).Path, content, 0o640)
+	eventually(t, "the file is done with", func() bool {
+		b := s.box("c1", false)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return !b.sending
+	})
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the source: %v", err)
+	}
+	if n := s.counted("file published, but not to be removed: full"); n != 1 {
+		t.Errorf("got %d counted, want 1", n)
+	}
 }
 
 func TestAPublicationWhoseFileTheBrokerDoesNotStoreSaysSo(t *testing.T) {

@@ -62,11 +62,12 @@ type held struct {
 	m  map[string]*transfer.Source // by file_id
 }
 
-// add keeps s, if there is room, and reports whether it does.
-func (h *held) add(id string, s *transfer.Source) bool {
+// add keeps s, if there is room, and reports whether it does. For files of users
+// who may only send there is half of it.
+func (h *held) add(id string, s *transfer.Source, trusted bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.m) >= maxHeld {
+	if len(h.m) >= maxHeld || !trusted && len(h.m) >= maxHeld/2 {
 		return false
 	}
 	if h.m == nil {
@@ -123,6 +124,7 @@ func callerOf(l local.Caller) transfer.Caller {
 // opened here, with the rights of the program, and kept open as long as there
 // is room for that. One that cannot be opened is refused where the program is
 // told so; a Python program's message goes without it, as with the original.
+// Without an id it is only looked whether it can be sent.
 func (in *intake) admitFile(id string, header []byte, withFile []byte) ([]byte, *link.Refusal) {
 	file, err := transfer.Parse(withFile)
 	if err != nil {
@@ -134,7 +136,7 @@ func (in *intake) admitFile(id string, header []byte, withFile []byte) ([]byte, 
 		if most := in.c.cfg.Load().MaxFileSend; src.Size > most {
 			src.Close()
 			err = &transfer.Error{Reason: "size", Text: fmt.Sprintf("%s: %d bytes, at most %d can be sent (max_size_file_upload_send)", file.Source, src.Size, most)}
-		} else if !in.c.held.add(id, src) {
+		} else if id == "" || !in.c.held.add(id, src, in.caller.Trusted()) {
 			src.Close()
 		}
 	}
