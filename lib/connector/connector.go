@@ -274,6 +274,7 @@ func (c *Connector) start(ctx context.Context) error {
 		return err
 	}
 	o := peer.Options{Config: cfg, Log: c.log, Refused: func(reason string) { c.counts.add("peer refused: "+reason, 1) }}
+	c.cleanUp(cfg)
 	keys, err := c.openCredentials(ctx, cfg)
 	if err != nil {
 		return err

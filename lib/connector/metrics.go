@@ -201,6 +201,7 @@ func (c *Connector) problems() []string {
 			list = append(list, fmt.Sprintf("%s ends on %s", what, crt.NotAfter.Format(time.DateOnly)))
 		}
 	}
+	list = append(list, SpaceWarnings(cfg)...)
 	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
 		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_memory_total, which is %d", used, cfg.MaxMemoryTotal))
 	}

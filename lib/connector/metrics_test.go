@@ -54,3 +54,16 @@ func TestARenewedCertificateCountsAtOnce(t *testing.T) {
 		t.Errorf("renewed: got %+v", got)
 	}
 }
+
+func TestAFullDiskIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if got := shortOf(dir, 0); got != "" {
+		t.Errorf("nothing is needed: got %q", got)
+	}
+	if got := shortOf(dir, 1<<62); !strings.Contains(got, "the disk of "+dir+" is full") {
+		t.Errorf("more is needed than any disk has: got %q", got)
+	}
+	if got := shortOf(dir+"/none", 1<<62); got != "" {
+		t.Errorf("no directory: got %q", got)
+	}
+}

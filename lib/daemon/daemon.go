@@ -97,6 +97,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 		return p.print(cfg.AppendJSON(nil))
 	}
 	warnings = append(warnings, connector.IdentityWarnings(cfg)...)
+	warnings = append(warnings, connector.SpaceWarnings(cfg)...)
 	if *test {
 		return p.check(cfg, warnings)
 	}

@@ -97,10 +97,13 @@ func writeFile(s system, path string, data []byte, a attributes, how publish) er
 	return nil
 }
 
+// randomBytes are in the name of a temporary file, as hexadecimal digits.
+const randomBytes = 8
+
 // writeTemporary makes a file with all of its content and attributes on the
 // disk, and returns its name. After an error it is gone.
 func writeTemporary(s system, dir string, data []byte, a attributes) (name string, err error) {
-	var random [8]byte
+	var random [randomBytes]byte
 	rand.Read(random[:]) // never fails
 	temp := filepath.Join(dir, ".aioc-"+hex.EncodeToString(random[:])+".tmp")
 	f, err := s.create(temp, a.mode.Perm())

@@ -102,6 +102,10 @@ func (t *Tokens) Reload() error {
 // read is Reload with mu held.
 func (t *Tokens) read() error {
 	table, err := readTokens(t.path)
+	if last := t.table.Load(); err == nil && !table.state.there && last != nil && len(last.hashes) > 0 {
+		// Taken as empty it would make every name free for the first who asks.
+		err = fmt.Errorf("it is gone, and it had the tokens of %d clients: put it back, or start the server again to begin with none", len(last.hashes))
+	}
 	if err != nil {
 		return fmt.Errorf("tokens %q: %w", t.path, err)
 	}
@@ -132,11 +136,15 @@ func (t *Tokens) Check(name, token string) error {
 	if err != nil {
 		return err
 	}
-	want, known := []byte(table.hashes[name]), 1
+	hash, has := table.hashes[name]
+	want, known := []byte(hash), 1
 	if len(want) != len(t.nobody) {
 		want, known = t.nobody[:], 0
 	}
 	if known&subtle.ConstantTimeCompare(want, []byte(hashToken(token))) != 1 {
+		if !has {
+			return fmt.Errorf("client %q: %w: it has none here: it was deleted, or is another server's", name, ErrTokenWrong)
+		}
 		return fmt.Errorf("client %q: %w", name, ErrTokenWrong)
 	}
 	return nil
@@ -316,6 +324,9 @@ func (f *TokenFile) load(ctx context.Context, path string) (string, error) {
 	text, info, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", err
+	}
+	if stat, statErr := os.Stat(path); err != nil && statErr == nil && stat.IsDir() {
+		err = errors.New("it is a directory: choose another tokens_directory_path, or another client_name")
 	}
 	if err == nil {
 		err = checkPrivate(path, info)

@@ -188,8 +188,17 @@ func TestWhatAnotherProgramWritesCountsAtOnce(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Check("client1", token); !errors.Is(err, ErrTokenWrong) {
-		t.Errorf("the file is gone: got %v, want %v", err, ErrTokenWrong)
+	if err := table.Check("client1", token); err == nil || !strings.Contains(err.Error(), "it is gone") {
+		t.Errorf("the file is gone: got %v, want an error that says so", err)
+	}
+	if err := table.Reload(); err == nil {
+		t.Error("the file is gone: reloaded as empty")
+	}
+	if err := table.Take("client1", strings.Repeat("0", 64)); err == nil {
+		t.Error("the file is gone: the name is free for another")
+	}
+	if again, err := OpenTokens(path); err != nil || len(again.Names()) != 0 {
+		t.Errorf("a new start: got %v", err)
 	}
 }
 
@@ -204,6 +213,9 @@ func TestDeletedTokensAreWorthNothing(t *testing.T) {
 	}
 	if err := table.Check("client1", token); !errors.Is(err, ErrTokenWrong) {
 		t.Errorf("got %v, want %v", err, ErrTokenWrong)
+	}
+	if err := table.Check("client1", token); !strings.Contains(err.Error(), "has none here") {
+		t.Errorf("got %v, want that it has none", err)
 	}
 	if table.Has("client1") {
 		t.Error("it is still there")
@@ -250,6 +262,9 @@ func TestAClientKeepsItsToken(t *testing.T) {
 	}
 	if found, err := f.Delete(); found || err != nil {
 		t.Errorf("without a file: got %v, %v", found, err)
+	}
+	if _, err := (&TokenFile{Path: filepath.Dir(filepath.Dir(f.Path))}).Load(ctx); err == nil || !strings.Contains(err.Error(), "another client_name") {
+		t.Errorf("a directory: got %v", err)
 	}
 	token := strings.Repeat("a", 64)
 	if err := f.Store(ctx, token+"behind it"); err != nil {
