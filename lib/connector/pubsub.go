@@ -52,35 +52,54 @@ func (c *Connector) fanOf(h *wire.Header) (*fan, error) {
 }
 
 // spread puts publications, whole frames of one topic, into the queue of each
-// subscriber. One that has no room for them loses them: neither the publisher
+// subscriber, which share their memory. One that has no room for them loses them: neither the publisher
 // nor the others wait for it. What has to be on disk is added to put.
 func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe) {
-	durable := c.durableSend(f.topic)
-	for i, b := range f.boxes {
-		rest, x := frames, extra
+	pages := queue.Pages(frames, c.budget)
+	for i := range f.boxes {
+		x := extra
 		x.Now = true // nobody waits for a slow subscriber
-		for len(rest) > 0 {
-			taken, err := b.q.PutExtra(f.topic, rest, &x)
-			rest = rest[taken:]
-			if durable && taken > 0 {
-				put.add(b.q, f.topic)
-			}
-			if errors.Is(err, queue.ErrClosed) {
-				// It was dropped when the subscriber had gone.
-				if b = c.box(b.name, true); b == nil {
-					break
-				}
-				f.boxes[i] = b
-				continue
-			}
-			if err != nil {
-				break
+		lost := 0
+		for _, page := range pages {
+			x.Page = page
+			if lost == 0 {
+				lost = c.spreadTo(f, i, page.Frames(), &x, put)
+			} else {
+				lost += count(page.Frames()) // they must not overtake
 			}
 		}
-		if lost := count(rest); lost > 0 {
+		if lost > 0 {
 			c.drop("queue of a subscriber full", f.boxes[i].name, f.topic, lost)
 		}
 	}
+	for _, page := range pages {
+		page.Release()
+	}
+}
+
+// spreadTo puts publications into the queue of subscriber i and returns how many
+// found no room.
+func (c *Connector) spreadTo(f *fan, i int, frames []byte, x *queue.Extra, put *unsafe) (lost int) {
+	b := f.boxes[i]
+	for len(frames) > 0 {
+		taken, err := b.q.PutExtra(f.topic, frames, x)
+		frames = frames[taken:]
+		if taken > 0 && c.durableSend(f.topic) {
+			put.add(b.q, f.topic)
+		}
+		if errors.Is(err, queue.ErrClosed) {
+			// It was dropped when the subscriber had gone.
+			if b = c.box(b.name, true); b == nil {
+				break
+			}
+			f.boxes[i] = b
+			continue
+		}
+		if err != nil {
+			break
+		}
+	}
+	return count(frames)
 }
 
 // count returns the number of frames.

@@ -349,7 +349,7 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 	d.last = l.num - 1
 	q.count(frames, count)
 	l.took(x, count)
-	e := &slot{to: &l.wait, seq: seq, num: num, flags: x.flags(), note: x.Note}
+	e := &slot{to: &l.wait, seq: seq, num: num, flags: x.flags(), note: x.Note, page: x.page()}
 	if d.durable {
 		e.to = &d.fresh
 	}

@@ -18,6 +18,7 @@ type block struct {
 	buf  []byte // length: what is used
 	live int    // items not finished
 	id   uint32 // its place in Queue.blocks
+	page *Page  // whose buf it is, nil: the queue's own
 }
 
 // item is one message of a lane. It has no pointers: a queue holds millions,
@@ -127,8 +128,9 @@ type slot struct {
 	num   uint64
 	flags uint16
 	note  *Note
-	fill  bool // from disk: what is in takers' hands does not count
-	force bool // the first may go beyond limit and budget
+	page  *Page // of which the frames are a part, if it can be kept
+	fill  bool  // from disk: what is in takers' hands does not count
+	force bool  // the first may go beyond limit and budget
 }
 
 // above reports whether a frame of n bytes goes beyond the limit.
@@ -142,7 +144,10 @@ func (l *lane) above(n int, e *slot) bool {
 
 // put copies frames into memory as far as there is room.
 func (l *lane) put(frames []byte, e *slot) (taken int, err error) {
-	q := l.q
+	// A few frames must not keep a whole page.
+	if e.page != nil && len(frames) >= len(e.page.frames)/2 && !l.above(len(frames), e) {
+		return l.putPage(frames, e)
+	}
 	for len(frames) > 0 {
 		// As many whole frames as go into the tail block, in one copy.
 		n, count := 0, 0
@@ -160,15 +165,7 @@ func (l *lane) put(frames []byte, e *slot) (taken int, err error) {
 				break
 			}
 			l.bytes += len(f) + overhead
-			it := e.to.push()
-			*it = item{seq: e.seq, blk: l.tail.id, off: uint16(len(l.tail.buf) + n), n: uint32(len(f)), num: uint32(e.num), flags: e.flags}
-			if e.note != nil {
-				it.flags |= noted
-				q.notes[e.seq] = e.note
-			}
-			e.seq++
-			e.num++
-			e.force = false
+			l.item(l.tail, len(l.tail.buf)+n, len(f), e)
 			n += len(f)
 		}
 		if count > 0 {
@@ -187,6 +184,19 @@ func (l *lane) put(frames []byte, e *slot) (taken int, err error) {
 		}
 	}
 	return taken, nil
+}
+
+// item adds an item, n bytes at off in a block.
+func (l *lane) item(b *block, off, n int, e *slot) {
+	it := e.to.push()
+	*it = item{seq: e.seq, blk: b.id, off: uint16(off), n: uint32(n), num: uint32(e.num), flags: e.flags}
+	if e.note != nil {
+		it.flags |= noted
+		l.q.notes[e.seq] = e.note
+	}
+	e.seq++
+	e.num++
+	e.force = false
 }
 
 // grow makes a new tail block in which at least the first of frames has room.
@@ -218,6 +228,11 @@ func (l *lane) grow(frames []byte, e *slot) error {
 }
 
 func (l *lane) free(b *block) {
+	if b.page != nil {
+		l.q.pending = append(l.q.pending, b.page.release()...)
+		l.q.dropBlock(b)
+		return
+	}
 	l.q.pending = append(l.q.pending, l.q.budget.give(cap(b.buf))...)
 	l.q.dropBlock(b)
 	b.lane, b.buf = nil, b.buf[:0]

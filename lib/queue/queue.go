@@ -13,6 +13,8 @@
 // are read back; what is left of them in memory when the queue is closed is
 // appended then. The order of a lane is that of its log, always.
 //
+// Frames that go to several queues can share their memory: see Page.
+//
 // What a peer sends again is taken once: see Origin. So is what a program puts
 // again with the same ID.
 //
@@ -65,6 +67,15 @@ type Extra struct {
 	ID     ID     // of one frame
 	Mortal bool   // the headers have expires: they are not given out after that
 	Now    bool   // ErrFull means that the disk is full too: see patience
+	Page   *Page  // of which the frames are a part, as they are there; or nil
+}
+
+// page returns the page if it can be kept.
+func (x *Extra) page() *Page {
+	if x.Page.shared() {
+		return x.Page
+	}
+	return nil
 }
 
 func (x *Extra) flags() uint16 {
@@ -211,7 +222,7 @@ func (l *lane) putMemory(frames []byte, x *Extra) (taken int, err error) {
 	if d := l.disk; d != nil && d.loose == never {
 		d.loose = l.num
 	}
-	e := slot{to: &l.wait, seq: q.seq, num: l.num, flags: x.flags(), note: x.Note}
+	e := slot{to: &l.wait, seq: q.seq, num: l.num, flags: x.flags(), note: x.Note, page: x.page()}
 	if taken, err = l.put(frames, &e); taken > 0 {
 		count := int(e.num - l.num)
 		q.seq, l.num = e.seq, e.num
