@@ -526,3 +526,26 @@ func TestAPythonReceiverGetsWhatIsOnDisk(t *testing.T) {
 	}
 	eventually(t, "nothing is left", func() bool { return s.inbox["d"].Len() == 0 })
 }
+
+func TestDrainTakesWhatIsOnDiskAlone(t *testing.T) {
+	s := server(t, types("d", "m"), onDisk("d"))
+	c := s.client(t, "c1", types("d", "m"), onDisk("d"))
+	next := 0
+	for range 20 {
+		// While nobody receives, a message of a durable type is on disk alone.
+		c.send(t, "d", "", numbers(next, next+5)...)
+		eventually(t, "all has arrived", func() bool { st := s.inbox["d"].Stats(); return st.Waiting == 5 && st.OnDisk == 5 })
+		eventually(t, "it is safe there", func() bool { return c.box("", false).q.Len() == 0 })
+		in := s.receive(t, api.ReceiveOptions{Types: []string{"m", "d"}, Drain: true})
+		if err := in.ended(t); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := data(in.all()), numbers(next, next+5); !slices.Equal(got, want) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		next += 5
+	}
+	if in := s.receive(t, api.ReceiveOptions{Drain: true}); in.ended(t) != nil || in.len() != 0 {
+		t.Errorf("nothing is left: got %v, %d messages", in.err, in.len())
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -150,7 +151,7 @@ func (w *lateLink) acks() bool {
 type feed struct {
 	takers []*queue.Taker
 	plain  bool                                        // the program does not count: each frame carries its number
-	empty  func()                                      // called when nothing was there to take, or nil
+	empty  func()                                      // called when nothing was there to take, nor is read from the disk; or nil
 	spent  func()                                      // called when the limit was reached before, or nil
 	wake   func()                                      // wakes the link
 	keep   bool                                        // nothing is finished by being written
@@ -220,7 +221,7 @@ func (f *feed) Take(b *wire.Batch, max, count int) int {
 	if f.left > 0 {
 		f.left -= total
 	}
-	empty := total == 0 && count > 0 && f.empty != nil && !f.told && f.inHand() == 0
+	empty := total == 0 && count > 0 && f.empty != nil && !f.told && f.inHand() == 0 && !f.coming()
 	f.told = empty || f.told && total == 0 // once, until there was something again
 	f.mu.Unlock()
 	if empty {
@@ -248,6 +249,9 @@ func (f *feed) inHand() (n int) {
 	}
 	return n
 }
+
+// coming reports whether messages are being read from the disk.
+func (f *feed) coming() bool { return slices.ContainsFunc(f.takers, (*queue.Taker).Coming) }
 
 func (f *feed) Done(n uint64, acked bool) (finished int) {
 	if f.keep && !acked {

@@ -197,6 +197,7 @@ func (q *Queue) Purge() (discarded int) {
 			discarded += l.purge()
 		}
 	}
+	q.wake() // who waits for what was on disk learns that it is gone
 	q.checkEmpty()
 	return discarded
 }

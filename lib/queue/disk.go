@@ -607,6 +607,7 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 		if d.tail == 0 {
 			d.first = never
 			q.tails--
+			q.wake()
 		}
 	}
 	q.stats.Waiting -= lost

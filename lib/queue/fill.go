@@ -1,13 +1,17 @@
 package queue
 
-import "aioc/lib/spool"
+import (
+	"slices"
+
+	"aioc/lib/spool"
+)
 
 // checkFill starts to read from the log when memory has little left to give.
 // q.mu is held.
 func (l *lane) checkFill() {
 	d, q := l.disk, l.q
 	if d == nil || d.tail == 0 || d.filling || d.stuck || q.closed || q.takers == 0 ||
-		l.bytes-l.hand > q.limit/4 || d.first > l.readable() {
+		l.stocked() || d.first > l.readable() {
 		return
 	}
 	d.filling = true
@@ -21,6 +25,32 @@ func (l *lane) readable() uint64 {
 	}
 	return l.num - 1
 }
+
+// Coming reports, when Take has found nothing, whether messages that are on
+// disk alone are about to be read: ready is called when they can be taken, or
+// turn out to be gone. What takers have in hand and what is deferred does not
+// count, nor what has to wait on disk because of that.
+func (t *Taker) Coming() bool {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	return !t.closed && slices.ContainsFunc(t.q.lanes, (*lane).coming)
+}
+
+// coming is Coming for one lane. q.mu is held.
+func (l *lane) coming() bool {
+	if _, ok := l.head(); ok {
+		return true // it was read meanwhile
+	}
+	d := l.disk
+	if d == nil || d.tail == 0 || d.first > l.readable() || l.q.closed {
+		return false
+	}
+	return d.filling || len(l.later) == 0 || !l.stocked()
+}
+
+// stocked reports whether memory has too much of the lane to read more from
+// the log. q.mu is held.
+func (l *lane) stocked() bool { return l.bytes-l.hand > l.q.limit/4 }
 
 // fill reads from the log until there is enough in memory.
 func (l *lane) fill() {
@@ -68,9 +98,7 @@ func (l *lane) fill() {
 // whether to go on: if not, checkFill is called when there is room. q.mu is held.
 func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 	d, q := l.disk, l.q
-	if n := len(page.Records); n > 0 {
-		defer q.wake()
-	}
+	defer q.wake() // also when there is nothing: see Coming
 	for i := range page.Records {
 		r := &page.Records[i]
 		m, metaErr := parseMeta(r.Meta)
