@@ -259,7 +259,26 @@ func subscribe(ctx context.Context, c *call) error {
 	if len(types) == 1 && types[0] == "none" {
 		types = []string{}
 	}
-	return plain("set_subscribe_message_types", map[string]any{"message_types": types})(ctx, c)
+	reply, err := c.ask(ctx, "set_subscribe_message_types", map[string]any{"message_types": types})
+	if err != nil {
+		return err
+	}
+	if err := c.print(reply); err != nil {
+		return err
+	}
+	// A Python connector leaves out what it does not receive, without a word.
+	if v, ok := pythonValue(text(reply)); ok && c.python() {
+		reply = v
+	}
+	var now []string
+	if json.Unmarshal(reply, &now) == nil {
+		for _, t := range types {
+			if !slices.Contains(now, t) {
+				return failf(cli.Refused, "subscribe: %q was left out: it is not in recv_message_types of the client", t)
+			}
+		}
+	}
+	return nil
 }
 
 // sure asks the user on a terminal; -yes answers.

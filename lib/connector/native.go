@@ -250,8 +250,12 @@ func (c *Connector) command(ctx context.Context, caller local.Caller, name strin
 		c.counts.add("command refused", 1)
 		return nil, fmt.Errorf("%w: commands need the user or group of the connector, or root", control.ErrRefused)
 	}
-	return c.commands.Call(ctx, name, kwargs)
+	return c.commands.Call(context.WithValue(ctx, ownSocket{}, true), name, kwargs)
 }
+
+// ownSocket is the key of the contexts of commands that came on the own socket,
+// where what the original ignores is refused.
+type ownSocket struct{}
 
 // serveCommander serves one command on the original's commander socket.
 func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {

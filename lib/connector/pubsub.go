@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"aioc/lib/broker"
 	"aioc/lib/config"
@@ -269,11 +271,14 @@ func (c *Connector) subscriptions() []string {
 }
 
 // setSubscriptions changes what this client subscribes to, until it ends.
-// Topics that are not in recv_message_types are left out, as in the original.
+// Topics that are not in recv_message_types are left out, as in the original,
+// with a warning.
 func (c *Connector) setSubscriptions(topics []string) []string {
 	var next []string
 	for _, t := range topics {
-		if c.inbox[t] != nil && !slices.Contains(next, t) {
+		if c.inbox[t] == nil {
+			c.log.Warn("not subscribed: the type is not in recv_message_types", "type", t)
+		} else if !slices.Contains(next, t) {
 			next = append(next, t)
 		}
 	}
@@ -323,11 +328,16 @@ func (c *Connector) pubsubCommands() []control.Command {
 			return listed(c.subscriptions()), nil
 		}},
 		{Name: "set_subscribe_message_types", Args: []control.Arg{{Name: "message_types", Kind: control.List, Required: true}},
-			Run: func(_ context.Context, a control.Args) (any, error) {
+			Run: func(ctx context.Context, a control.Args) (any, error) {
 				topics := a.List("message_types")
 				for _, t := range topics {
 					if err := config.ValidType(t); err != nil {
 						return nil, fmt.Errorf("%w: message_types: %w", control.ErrArgument, err)
+					}
+				}
+				if ctx.Value(ownSocket{}) != nil {
+					if err := c.mayReceive(topics); err != nil {
+						return nil, err
 					}
 				}
 				if c.server {
@@ -339,6 +349,28 @@ func (c *Connector) pubsubCommands() []control.Command {
 			return c.table.All(), nil
 		}},
 	}
+}
+
+// mayReceive returns an error when this connector cannot subscribe to all of the
+// topics.
+// Differs: the original leaves out, without a word in its reply, those that are
+// not in recv_message_types (aioconnectors core.py). So do we on its commander
+// socket.
+func (c *Connector) mayReceive(topics []string) error {
+	if c.server {
+		return control.Failure("permission", "this is a server: its clients subscribe")
+	}
+	var unknown []string
+	for _, t := range topics {
+		if c.inbox[t] == nil {
+			unknown = append(unknown, strconv.Quote(t))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	return control.Failure("permission", strings.Join(unknown, ", ")+
+		": not in recv_message_types of this client, so nothing was changed: add it there and restart the client")
 }
 
 // listed is a list as the original replies with it.

@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/control"
+	"aioc/lib/local"
 	"aioc/lib/wire"
 )
 
@@ -199,6 +202,29 @@ func TestSubscriptionsChangeWhileRunning(t *testing.T) {
 	if _, err := c.commands.Call(within(t), "set_subscribe_message_types", []byte(`{"message_types": ["_ack"]}`)); err == nil {
 		t.Error("a reserved type: no error")
 	}
+}
+
+func TestATopicThatIsNotReceivedIsRefused(t *testing.T) {
+	s := server(t, isBroker)
+	c := s.client(t, "c1", types("a", "b"), func(cfg *config.Config) { cfg.SubscribeTypes = []string{"a"} })
+	s.subscribed(t, "a", 1)
+	me := local.Caller{UID: os.Geteuid()}
+	_, err := c.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["b", "news"]}`))
+	if !errors.Is(err, control.ErrRefused) || !strings.Contains(err.Error(), `"news": not in recv_message_types`) {
+		t.Errorf("got %v, want one that is refused and names news", err)
+	}
+	if got := c.subscriptions(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("got %q, want those of before", got)
+	}
+	if _, err := s.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["a"]}`)); err == nil {
+		t.Error("a server: no error")
+	}
+	// On the commander socket it is as in the original.
+	if got := command(t, c, "set_subscribe_message_types", map[string]any{"message_types": []string{"b", "news"}}); got != "['b']" {
+		t.Errorf("commander: got %s", got)
+	}
+	s.subscribed(t, "b", 1)
+	eventually(t, "the log says so", func() bool { return c.log.count("not subscribed") == 1 })
 }
 
 func TestLastingSubscriptionsOutliveTheBroker(t *testing.T) {
