@@ -37,7 +37,7 @@ complete -c aioc-ctl -n __fish_use_subcommand -a ignore-traffic -d 'drop the mes
 complete -c aioc-ctl -n __fish_use_subcommand -a log-level -d 'show or change the level of the log'
 complete -c aioc-ctl -n __fish_use_subcommand -a subscriptions -d 'what a client subscribes to; on a server all clients'
 complete -c aioc-ctl -n __fish_use_subcommand -a subscribe -d 'change what a client subscribes to'
-complete -c aioc-ctl -n __fish_use_subcommand -a purge -d 'delete messages on disk that were left behind'
+complete -c aioc-ctl -n __fish_use_subcommand -a purge -d 'delete ALL messages that wait on disk, good ones too'
 complete -c aioc-ctl -n __fish_use_subcommand -a dead -d 'messages that no handler could do'
 complete -c aioc-ctl -n __fish_use_subcommand -a spool -d 'look at messages on disk, without a connector'
 complete -c aioc-ctl -n __fish_use_subcommand -a start -d 'open what stop has closed'

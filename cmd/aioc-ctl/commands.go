@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -303,12 +305,38 @@ func purge(ctx context.Context, c *call) error {
 	if err := c.open(ctx); err != nil {
 		return err
 	}
-	if err := c.sure(ctx, "Delete messages on disk that were left behind?"); err != nil {
+	if err := c.sure(ctx, "Delete ALL messages that wait on disk, for peers and for programs here?"); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.p.opt.timeout, errTimeout)
 	defer cancel()
-	return plain("delete_previous_persistence_remains", nil)(ctx, c)
+	if c.python() {
+		return plain("delete_previous_persistence_remains", nil)(ctx, c)
+	}
+	reply, err := c.ask(ctx, "purge", nil)
+	if err != nil {
+		return err
+	}
+	var did struct {
+		Discarded int            `json:"discarded"`
+		Peers     map[string]int `json:"peers"`
+		Types     map[string]int `json:"types"`
+	}
+	if err := json.Unmarshal(reply, &did); err != nil {
+		return fmt.Errorf("the reply is not understood: %w", err)
+	}
+	return c.p.emit(did, func(t *table) {
+		t.head("QUEUE", "DELETED")
+		for _, part := range []struct {
+			what string
+			of   map[string]int
+		}{{"peer ", did.Peers}, {"type ", did.Types}} {
+			for _, name := range slices.Sorted(maps.Keys(part.of)) {
+				t.row(part.what+name, strconv.Itoa(part.of[name]))
+			}
+		}
+		t.row("all", strconv.Itoa(did.Discarded))
+	})
 }
 
 func dead(ctx context.Context, c *call) error {

@@ -389,6 +389,9 @@ func TestACommandDiscardsWhatWaitsOnDisk(t *testing.T) {
 	s := server(t, types("d", "m"), onDisk("d"))
 	s.send(t, "d", "c1", numbers(0, 100)...)
 	leftover(t, s.paths.PersistenceSend("c9"), frame(`{"message_type": "d"}`, "x"))
+	if got, want := command(t, s, "purge", nil), `{"discarded":100,"peers":{"c1":100},"types":{}}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 	command(t, s, "delete_previous_persistence_remains", nil)
 	if n := s.box("c1", false).q.Len(); n != 0 {
 		t.Errorf("%d are left", n)

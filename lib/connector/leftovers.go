@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,22 +161,33 @@ func (c *Connector) importSent(f *wire.Frame, from *queue.Origin, put *unsafe) e
 	return err
 }
 
+// purged says how many messages purge has discarded.
+type purged struct {
+	Discarded int            `json:"discarded"`
+	Peers     map[string]int `json:"peers"` // that waited for a peer
+	Types     map[string]int `json:"types"` // that waited for programs here
+}
+
 // purge discards all that waits on disk, and what a Python connector has left.
-func (c *Connector) purge() (n int, err error) {
-	c.mu.Lock()
-	var queues []*queue.Queue
-	for _, b := range c.boxes {
-		queues = append(queues, b.q)
-		if files := b.waitingFiles(); files != nil {
-			queues = append(queues, files)
+func (c *Connector) purge() (did purged, err error) {
+	did = purged{Peers: map[string]int{}, Types: map[string]int{}}
+	count := func(by map[string]int, name string, q *queue.Queue) {
+		if n := q.Purge(); n > 0 {
+			by[name] += n
+			did.Discarded += n
 		}
 	}
+	c.mu.Lock()
+	boxes := maps.Clone(c.boxes)
 	c.mu.Unlock()
-	for _, q := range c.inbox {
-		queues = append(queues, q)
+	for name, b := range boxes {
+		count(did.Peers, name, b.q)
+		if files := b.waitingFiles(); files != nil {
+			count(did.Peers, name, files)
+		}
 	}
-	for _, q := range queues {
-		n += q.Purge()
+	for typ, q := range c.inbox {
+		count(did.Types, typ, q)
 	}
 	var failed []error
 	for _, pattern := range []string{c.paths.PersistenceSend(""), c.paths.PersistenceRecv("")} {
@@ -184,11 +196,11 @@ func (c *Connector) purge() (n int, err error) {
 			failed = append(failed, durable.Remove(file))
 		}
 	}
-	c.log.Warn("what waited on disk was discarded by a command", "n", n)
-	if n > 0 {
-		c.counts.add("discarded by a command", n)
+	c.log.Warn("what waited on disk was discarded by a command", "n", did.Discarded)
+	if did.Discarded > 0 {
+		c.counts.add("discarded by a command", did.Discarded)
 	}
-	return n, errors.Join(failed...)
+	return did, errors.Join(failed...)
 }
 
 // spoolCommands are the commands about what is on disk.
@@ -196,7 +208,8 @@ func (c *Connector) spoolCommands() []control.Command {
 	return []control.Command{
 		{Name: "delete_previous_persistence_remains", Run: func(context.Context, control.Args) (any, error) {
 			_, err := c.purge()
-			return nil, err
+			return nil, err // tools of the original print a reply
 		}},
+		{Name: "purge", Run: func(context.Context, control.Args) (any, error) { return c.purge() }},
 	}
 }
