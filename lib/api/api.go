@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,7 +106,7 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 	conn, legacy := connect(ctx, c.paths.SendSocket)
 	if legacy != nil {
 		if absent(legacy) {
-			return nil, fmt.Errorf("%w: nobody listens at %s", ErrNoConnector, c.paths.OwnSocket)
+			return nil, nobody(c.paths.OwnSocket)
 		}
 		return nil, legacy
 	}
@@ -227,9 +228,19 @@ func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
 		return nil, err
 	}
 	ch := &channel{conn: conn, r: wire.NewReader(conn, wire.MaxUnidentified)}
-	if err := ch.announce(wait); err != nil {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err = ch.announce(wait)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		conn.Close()
-		if gone(err) {
+		switch {
+		case ctx.Err() != nil:
+			return nil, err
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = fmt.Errorf("%w: it has said nothing for %v", ErrLost, greetTimeout)
+		case gone(err):
 			err = fmt.Errorf("%w: %w", ErrLost, err)
 		}
 		return nil, fmt.Errorf("%s: no greeting: %w", c.paths.OwnSocket, err)

@@ -277,6 +277,40 @@ func TestASenderReportsTheLossOfItsConnector(t *testing.T) {
 	}
 }
 
+func TestSocketsOfAConnectorThatWasKilledAreNoConnector(t *testing.T) {
+	dir := newDir(t)
+	paths := clientPaths(t, dir, "c1")
+	for _, socket := range []string{paths.OwnSocket, paths.SendSocket, paths.CommanderSocket} {
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.SetUnlinkOnClose(false)
+		ln.Close()
+	}
+	for name, open := range map[string]func(context.Context, Target) (*Client, error){"Open": Open, "OpenControl": OpenControl} {
+		_, err := open(within(t), Target{Dir: dir})
+		if !errors.Is(err, ErrNoConnector) || !strings.Contains(err.Error(), "start aioc-server") {
+			t.Errorf("%s: got %v, want %v and what to do", name, err, ErrNoConnector)
+		}
+	}
+}
+
+func TestAConnectorThatSaysNothingIsGivenUpInTime(t *testing.T) {
+	dir := newDir(t)
+	ln, err := net.Listen("unix", clientPaths(t, dir, "c1").OwnSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	errLate := errors.New("late")
+	ctx, cancel := context.WithTimeoutCause(within(t), 10*time.Millisecond, errLate)
+	defer cancel()
+	if _, err := OpenControl(ctx, Target{Dir: dir}); !errors.Is(err, errLate) {
+		t.Errorf("got %v, want %v", err, errLate)
+	}
+}
+
 func TestTooBigIsKnownBeforeItIsSent(t *testing.T) {
 	dir := newDir(t)
 	newFake(t, clientPaths(t, dir, "c1").OwnSocket, func(*link.Link, uint64, *wire.Frame) error { return nil })

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
+	"aioc/lib/config"
 	"aioc/lib/control"
 	"aioc/lib/wire"
 )
@@ -34,7 +36,7 @@ func (c *Client) Call(ctx context.Context, command string, kwargs map[string]any
 		text, err := control.Call(ctx, c.paths.CommanderSocket, command, kwargs)
 		if err != nil {
 			if absent(err) {
-				return nil, fmt.Errorf("%w: %w", ErrNoConnector, err)
+				return nil, nobody(c.paths.CommanderSocket)
 			}
 			return nil, dialError(c.paths.CommanderSocket, err)
 		}
@@ -43,7 +45,7 @@ func (c *Client) Call(ctx context.Context, command string, kwargs map[string]any
 	ch, err := c.channel(ctx, false)
 	if err != nil {
 		if absent(err) {
-			return nil, fmt.Errorf("%w: %w", ErrNoConnector, err)
+			return nil, nobody(c.paths.OwnSocket)
 		}
 		return nil, fmt.Errorf("command %s: %w", command, err)
 	}
@@ -117,7 +119,15 @@ func OpenControl(ctx context.Context, t Target) (*Client, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, dialError(c.paths.CommanderSocket, err)
 		}
-		return nil, fmt.Errorf("%w: nobody listens at %s", ErrNoConnector, c.paths.OwnSocket)
+		return nil, nobody(c.paths.OwnSocket)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		// One of ours was killed and has left its sockets, unless a Python connector
+		// has taken the others over. Only here, as a connection that says nothing
+		// makes the original log an error.
+		if alive, err := config.Alive(c.paths.CommanderSocket); err == nil && !alive {
+			return nil, nobody(c.paths.OwnSocket)
+		}
 	}
 	if err := c.find(t, false); err != nil {
 		return nil, err

@@ -18,6 +18,12 @@ type absence struct{ text string }
 func (e *absence) Error() string { return e.text }
 func (e *absence) Unwrap() error { return ErrNoConnector }
 
+// nobody is the ErrNoConnector of a socket that is not there, or that one who
+// was killed has left.
+func nobody(socket string) error {
+	return fmt.Errorf("%w: nobody listens at %s: start aioc-server or aioc-client", ErrNoConnector, socket)
+}
+
 // connect connects to a socket. A connector that is busy with many who connect at
 // once is tried again: Linux does not wait for it.
 func connect(ctx context.Context, path string) (net.Conn, error) {
