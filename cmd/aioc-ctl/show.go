@@ -261,7 +261,7 @@ func showStatus(ctx context.Context, c *call) error {
 			t.row("directory", r.Dir)
 			t.row("sandbox", dash(r.Sandbox))
 			t.row("waiting", strconv.Itoa(r.Waiting)+" messages")
-			t.row("dropped", strconv.FormatUint(r.Dropped, 10)+pick(r.Dropped > 0, "; see stats", ""))
+			t.row("dropped or refused", strconv.FormatUint(r.Dropped, 10)+pick(r.Dropped > 0, "; see stats", ""))
 		}
 		t.row("peers", strconv.Itoa(r.Peers)+" connected")
 		for _, p := range r.Problems {

@@ -535,6 +535,8 @@ type outbox struct {
 	up   chan struct{} // closed when there is a link
 	held int           // those who need the outbox to stay: see hold
 
+	refusing map[string]time.Time // by type: when the peer last had no room on its disk
+
 	files   *queue.Queue // messages with files, nil until there is one
 	sending bool         // fileLoop runs
 

@@ -552,3 +552,22 @@ func TestDrainTakesWhatIsOnDiskAlone(t *testing.T) {
 		t.Errorf("nothing is left: got %v, %d messages", in.err, in.len())
 	}
 }
+
+func TestWhatCannotBeKeptIsAProblemAtBothEndsAndNoLoss(t *testing.T) {
+	const many = 300
+	s := server(t, types("d"), onDisk("d"), func(cfg *config.Config) { cfg.MaxPersistenceSize = 100_000 })
+	c := s.client(t, "c1", types("d"), onDisk("d"))
+	c.send(t, "d", "", padded(0, many)...) // nobody receives
+	problem := func(n *node, want string) func() bool {
+		return func() bool { return strings.Contains(strings.Join(n.problems(), "\n"), want) }
+	}
+	eventually(t, "the server says so", problem(s, `messages that programs here receive (type "d") cannot be kept on disk`))
+	eventually(t, "the client says so", problem(c, `cannot keep messages of type "d" on its disk`))
+	for _, n := range []*node{s, c} {
+		if got := n.counts.snapshot(); len(got) > 0 {
+			t.Errorf("%s: counted as dropped: %v", n.ID(), got)
+		}
+	}
+	inOrder(t, s.receive(t, api.ReceiveOptions{}).wait(t, many), many)
+	eventually(t, "all is well there", func() bool { return len(s.problems()) == 0 })
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,10 +85,15 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 	return wire.AppendEdited(nil, header, edits...), bin, stored, nil
 }
 
-// fileFailed counts and logs a file that was not stored, or not sent.
+// fileFailed counts and logs a file that was not stored, or not sent. One that
+// waits is not lost, and counts as an event.
 func (c *Connector) fileFailed(what string, err error, peer, messageType string) {
 	reason := fileReason(err)
-	c.counts.add(what+": "+reason, 1)
+	counts := &c.counts
+	if strings.HasPrefix(what, "file waits") {
+		counts = &c.events
+	}
+	counts.add(what+": "+reason, 1)
 	c.fold.Warn(what+"\x00"+reason+"\x00"+peer, 1, what,
 		slog.String("peer", peer), slog.String("type", messageType), slog.String("reason", reason), slog.String("err", err.Error()))
 }

@@ -161,9 +161,9 @@ func (p *peerLink) single(n uint64, f *wire.Frame) error {
 		var err error
 		if header, bin, err = p.receiveFile(header, f); errors.Is(err, errNoSpace) {
 			p.how.passed()
-			p.c.counts.add("file waits: no room here", 1)
+			p.c.events.add("file waits: no room here", 1)
 			typ, l := p.how.typ, p.l
-			l.Park(n, typ, &link.Refusal{Reason: "full", Text: err.Error()})
+			l.Park(n, typ, &link.Refusal{Reason: "disk", Text: err.Error()})
 			time.AfterFunc(fullPause, func() { l.Room(typ) })
 			return nil
 		}
@@ -288,6 +288,12 @@ func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 	first, _ := wire.Split(rest)
 	lost := 0
 	why := &link.Refusal{Reason: "full", Text: "queue of type " + h.typ + " full"}
+	switch {
+	case errors.Is(err, queue.ErrDisk):
+		why.Reason, why.Text = "disk", "messages of type "+h.typ+" cannot be kept on disk: "+diskReason(err)
+	case full && h.durable && !p.l.Refusing(h.typ):
+		why.Reason = "disk" // no more than max_size_persistence_path
+	}
 	for len(rest) > 0 {
 		_, rest = wire.Split(rest)
 		if p.l.Flow() && full {

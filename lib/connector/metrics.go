@@ -205,6 +205,10 @@ func (c *Connector) problems() []string {
 	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
 		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_memory_total, which is %d", used, cfg.MaxMemoryTotal))
 	}
+	list = append(list, c.diskProblems()...)
+	if n := c.counts.snapshot()["disk: damage found"]; n > 0 {
+		list = append(list, "there was damage in what is kept on disk when it was opened, see the log: the damaged files are kept, with .bad behind their names")
+	}
 	return list
 }
 

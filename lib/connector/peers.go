@@ -77,7 +77,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	// Nothing is sent before it is known whether the other end can refuse it:
 	// one that does not know us yet would drop what finds no room.
 	var late lateLink
-	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(c.id, box.q, &late, &p.feed, p.refused)) })
+	feed := sync.OnceFunc(func() { p.l.SetSource(newPeerFeed(c.id, box.q, &late, &p.feed, p.refused, box.refuses)) })
 	started := time.Now()
 	o := link.Options{
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,

@@ -20,8 +20,9 @@ import (
 // peerFeed gives the messages of an outbox to the link to its peer.
 type peerFeed struct {
 	*queue.Taker
-	chunks  *chunkFeed      // go between the messages
-	refused func(why error) // a message was refused by the peer
+	chunks  *chunkFeed               // go between the messages
+	refused func(why error)          // a message was refused by the peer
+	full    func(messageType string) // the peer cannot keep it on its disk now
 }
 
 func (f *peerFeed) Take(b *wire.Batch, max, count int) int {
@@ -38,8 +39,12 @@ func (f *peerFeed) DoneOne(n uint64, err error) bool {
 	return done
 }
 
-func (f *peerFeed) Return(n uint64, park bool, _ *link.Refusal) string {
-	return f.Taker.Return(n, park)
+func (f *peerFeed) Return(n uint64, park bool, why *link.Refusal) string {
+	typ := f.Taker.Return(n, park)
+	if typ != "" && why != nil && why.Reason == "disk" {
+		f.full(typ)
+	}
+	return typ
 }
 
 // numbered adds the number of a frame as its transport_id, which a peer that
@@ -79,8 +84,9 @@ func edited(frame []byte, edits ...wire.Edit) []byte {
 }
 
 // newPeerFeed returns a feed of a connector with the name id; l is asked, later,
-// whether the other end counts, and refused is told why a message was not taken.
-func newPeerFeed(id string, q *queue.Queue, l *lateLink, chunks *chunkFeed, refused func(error)) *peerFeed {
+// whether the other end counts, refused is told why a message was not taken, and full of types that the other
+// end cannot keep on its disk.
+func newPeerFeed(id string, q *queue.Queue, l *lateLink, chunks *chunkFeed, refused func(error), full func(string)) *peerFeed {
 	edit := func(n uint64, asked bool, frame []byte) []byte {
 		if l.acks() {
 			return frame
@@ -95,7 +101,7 @@ func newPeerFeed(id string, q *queue.Queue, l *lateLink, chunks *chunkFeed, refu
 		}
 		return announcement(id, messageType, epoch, seq)
 	})
-	return &peerFeed{t, chunks, refused}
+	return &peerFeed{t, chunks, refused, full}
 }
 
 // announcement is the frame that tells a peer the number of the next message of

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
+	"time"
 
 	"aioc/lib/config"
 	"aioc/lib/durable"
@@ -74,12 +76,72 @@ func (s *shelf) Failed(messageType string, lost int, err error) {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, spool.ErrNoSpace) {
 		reason = "disk: full"
 	}
-	s.c.counts.add(reason, 1)
+	s.c.events.add(reason, 1) // not lost: what could not be kept was refused
 	s.c.fold.Warn(reason+"\x00"+s.peer, 1, "messages cannot be kept on disk now",
 		slog.String("reason", reason), slog.String("peer", s.peer), slog.String("type", messageType), slog.String("err", err.Error()))
 	if lost > 0 {
 		s.c.drop(reason, s.peer, messageType, lost)
 	}
+}
+
+// troubleLasts is how long it is a problem that a message could not be kept on
+// disk, when none was put since.
+const troubleLasts = 15 * time.Minute
+
+// diskProblems lists what cannot be kept on disk, here or at a peer.
+func (c *Connector) diskProblems() (list []string) {
+	queues := map[string]*queue.Queue{}
+	for typ, q := range c.inbox {
+		queues["that programs here receive (type "+strconv.Quote(typ)+")"] = q
+	}
+	c.mu.Lock()
+	for name, b := range c.boxes {
+		queues["for "+name] = b.q
+		if b.files != nil {
+			queues["with files for "+name] = b.files
+		}
+		b.mu.Lock()
+		for typ, at := range b.refusing {
+			if time.Since(at) < refusingLasts {
+				list = append(list, fmt.Sprintf("%s cannot keep messages of type %q on its disk: they wait", name, typ))
+			} else {
+				delete(b.refusing, typ)
+			}
+		}
+		b.mu.Unlock()
+	}
+	c.mu.Unlock()
+	for what, q := range queues {
+		for _, t := range q.Troubles() {
+			if time.Since(t.When) > troubleLasts {
+				continue
+			}
+			why := diskReason(t.Err)
+			if errors.Is(t.Err, queue.ErrFull) {
+				if q.Len() == 0 {
+					continue // all that was there has gone
+				}
+				why = "max_size_persistence_path is reached"
+			}
+			list = append(list, fmt.Sprintf("messages %s cannot be kept on disk, last at %s: %s", what, t.When.UTC().Format(time.TimeOnly), why))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// refusingLasts is how long a peer that has refused a message, because of its
+// disk, counts as one that does: it lets it be tried again all the time.
+const refusingLasts = 10 * time.Second
+
+// refuses notes that the peer cannot keep messages of a type on its disk.
+func (b *outbox) refuses(messageType string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refusing == nil {
+		b.refusing = map[string]time.Time{}
+	}
+	b.refusing[messageType] = time.Now()
 }
 
 // keeps reports whether what waits may be kept on disk.

@@ -58,6 +58,8 @@ type disk struct {
 	gen      int               // changed when first goes back
 	busy     bool              // records are being appended: nothing may pass them by
 	full     bool              // the log had no room
+	refused  error             // why the last message could not be kept; nil: it was
+	when     time.Time         // when that was
 	stuck    bool              // the log cannot be read
 	filling  bool
 	acks     []spool.Range
@@ -368,6 +370,7 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		}
 	}
 	if !d.durable {
+		d.refused = nil
 		q.wake()
 		l.checkFill()
 	}
@@ -498,10 +501,31 @@ func (q *Queue) diskFull(l *lane, err error) {
 		return
 	}
 	d.full = true
+	d.refused, d.when = err, time.Now()
 	l.retry()
 	if !errors.Is(err, ErrFull) {
 		q.pending = append(q.pending, func() { q.store.Failed(l.name, 0, err) })
 	}
+}
+
+// Trouble says that messages of a type cannot be kept on disk.
+type Trouble struct {
+	Type string
+	When time.Time // of the last that was refused
+	Err  error     // ErrFull is wrapped when all is used that may be
+}
+
+// Troubles returns the types of which the last message that was put could not
+// be kept on disk.
+func (q *Queue) Troubles() (all []Trouble) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range q.lanes {
+		if d := l.disk; d != nil && d.refused != nil {
+			all = append(all, Trouble{l.name, d.when, d.refused})
+		}
+	}
+	return all
 }
 
 // retry tries the disk again after a while. q.mu is held.
@@ -573,7 +597,7 @@ func (l *lane) committed(safe uint64) {
 	if safe <= d.safe {
 		return
 	}
-	d.safe = safe
+	d.safe, d.refused = safe, nil
 	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= safe {
 		*l.wait.push() = *d.fresh.at(0)
 		d.fresh.drop()
@@ -591,6 +615,7 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 	if safe = d.safe; upTo <= safe {
 		return // others have seen to it
 	}
+	d.refused, d.when = err, time.Now()
 	lost := 0
 	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= upTo {
 		it := *d.fresh.at(0)
