@@ -209,14 +209,14 @@ func TestATopicThatIsNotReceivedIsRefused(t *testing.T) {
 	c := s.client(t, "c1", types("a", "b"), func(cfg *config.Config) { cfg.SubscribeTypes = []string{"a"} })
 	s.subscribed(t, "a", 1)
 	me := local.Caller{UID: os.Geteuid()}
-	_, err := c.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["b", "news"]}`))
+	_, err := c.Connector.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["b", "news"]}`))
 	if !errors.Is(err, control.ErrRefused) || !strings.Contains(err.Error(), `"news": not in recv_message_types`) {
 		t.Errorf("got %v, want one that is refused and names news", err)
 	}
 	if got := c.subscriptions(); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("got %q, want those of before", got)
 	}
-	if _, err := s.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["a"]}`)); err == nil {
+	if _, err := s.Connector.command(within(t), me, "set_subscribe_message_types", []byte(`{"message_types": ["a"]}`)); err == nil {
 		t.Error("a server: no error")
 	}
 	// On the commander socket it is as in the original.
