@@ -9,11 +9,13 @@ import (
 )
 
 // Metrics returns the statistics in the text format of Prometheus, version
-// 0.0.4. now is used for ages.
+// 0.0.4. now is used for ages. Every series has the label name, so that a
+// collector can take those of several connectors, and none has a name that
+// collectors use for themselves, as process_open_fds.
 func (s *Stats) Metrics(now time.Time) string {
-	var m exposition
+	m := exposition{name: s.Name}
 	m.family("aioc_info", "gauge", "What this connector is; the value is 1.")
-	m.sample("aioc_info", 1, "name", s.Name, "role", s.role(), "tls", s.TLS, "version", s.Version)
+	m.sample("aioc_info", 1, "role", s.role(), "tls", s.TLS, "version", s.Version)
 	m.one("aioc_up", "gauge", "1 while the connector is started, 0 after stop.", number(s.Running))
 	m.one("aioc_healthy", "gauge", "1 when health finds no problem.", number(len(s.Problems) == 0))
 	m.one("aioc_start_time_seconds", "gauge", "When the process started, Unix time.", seconds(s.Started))
@@ -69,12 +71,12 @@ func (s *Stats) Metrics(now time.Time) string {
 	for _, c := range s.Certs {
 		m.sample("aioc_certificate_expiry_time_seconds", seconds(c.NotAfter), "certificate", c.Name)
 	}
-	m.one("process_cpu_seconds_total", "counter", "Processor time of the process.", s.Process.CPU)
-	m.one("process_heap_bytes", "gauge", "Memory in use by the process.", float64(s.Process.Memory))
-	m.one("process_resident_memory_max_bytes", "gauge", "Most memory that the process has had.", float64(s.Process.Resident))
-	m.one("process_goroutines", "gauge", "Goroutines of the process.", float64(s.Process.Goroutines))
+	m.one("aioc_process_cpu_seconds_total", "counter", "Processor time of the process.", s.Process.CPU)
+	m.one("aioc_process_heap_bytes", "gauge", "Memory in use by the process.", float64(s.Process.Memory))
+	m.one("aioc_process_resident_memory_max_bytes", "gauge", "Most memory that the process has had.", float64(s.Process.Resident))
+	m.one("aioc_process_goroutines", "gauge", "Goroutines of the process.", float64(s.Process.Goroutines))
 	if s.Process.Files >= 0 {
-		m.one("process_open_fds", "gauge", "Open files of the process.", float64(s.Process.Files))
+		m.one("aioc_process_open_fds", "gauge", "Open files of the process.", float64(s.Process.Files))
 	}
 	m.one("aioc_uptime_seconds", "gauge", "How long the process runs.", now.Sub(s.Started).Seconds())
 	return m.String()
@@ -106,6 +108,7 @@ type queueOf struct {
 // and TYPE lines, and a family without samples is left out.
 type exposition struct {
 	strings.Builder
+	name string // of the connector
 	head string // of the family, until its first sample
 }
 
@@ -113,12 +116,14 @@ func (m *exposition) family(name, kind, help string) {
 	m.head = "# HELP " + name + " " + strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(help) + "\n# TYPE " + name + " " + kind + "\n"
 }
 
-// sample adds a line; labels are names and values in turn.
+// sample adds a line; labels are names and values in turn, after that of the
+// connector.
 func (m *exposition) sample(name string, value float64, labels ...string) {
 	m.WriteString(m.head)
 	m.head = ""
 	m.WriteString(name)
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	labels = append([]string{"name", m.name}, labels...)
 	for i := 0; i < len(labels); i += 2 {
 		sep := ","
 		if i == 0 {
@@ -126,10 +131,7 @@ func (m *exposition) sample(name string, value float64, labels ...string) {
 		}
 		m.WriteString(sep + labels[i] + `="` + escape.Replace(strings.ToValidUTF8(labels[i+1], "\uFFFD")) + `"`)
 	}
-	if len(labels) > 0 {
-		m.WriteString("}")
-	}
-	m.WriteString(" " + strconv.FormatFloat(value, 'f', -1, 64) + "\n")
+	m.WriteString("} " + strconv.FormatFloat(value, 'f', -1, 64) + "\n")
 }
 
 func (m *exposition) one(name, kind, help string, value float64) {

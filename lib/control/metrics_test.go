@@ -93,21 +93,26 @@ func TestMetricsKeepTheRulesOfTheFormat(t *testing.T) {
 	text := sampleStats().Metrics(time.Unix(1700000100, 0))
 	_, samples := checkExposition(text)
 	for key, want := range map[string]float64{
-		`aioc_peers_connected`:                                       1,
-		`aioc_peers_known`:                                           2,
-		`aioc_peer_queue_messages{peer="pump7"}`:                     3,
-		"aioc_peer_queue_put_total{peer=\"a\\\"b\\\\c\\nd\uFFFD\"}":  1 << 60,
-		`aioc_type_queue_in_hand_messages{type="reading"}`:           2,
-		`aioc_dropped_total{reason="queue reading full"}`:            3,
-		`aioc_disk_sync_seconds_bucket{le="0.01"}`:                   3,
-		`aioc_disk_sync_seconds_bucket{le="+Inf"}`:                   6,
-		`aioc_disk_sync_seconds_count`:                               6,
-		`aioc_start_time_seconds`:                                    1700000000.5,
-		`aioc_certificate_expiry_time_seconds{certificate="server"}`: 1800000000,
-		`aioc_uptime_seconds`:                                        99.5,
+		`aioc_peers_connected{name="('::1', 10673)"}`:                                       1,
+		`aioc_peers_known{name="('::1', 10673)"}`:                                           2,
+		`aioc_peer_queue_messages{name="('::1', 10673)",peer="pump7"}`:                      3,
+		"aioc_peer_queue_put_total{name=\"('::1', 10673)\",peer=\"a\\\"b\\\\c\\nd\uFFFD\"}": 1 << 60,
+		`aioc_type_queue_in_hand_messages{name="('::1', 10673)",type="reading"}`:            2,
+		`aioc_dropped_total{name="('::1', 10673)",reason="queue reading full"}`:             3,
+		`aioc_disk_sync_seconds_bucket{name="('::1', 10673)",le="0.01"}`:                    3,
+		`aioc_disk_sync_seconds_bucket{name="('::1', 10673)",le="+Inf"}`:                    6,
+		`aioc_disk_sync_seconds_count{name="('::1', 10673)"}`:                               6,
+		`aioc_start_time_seconds{name="('::1', 10673)"}`:                                    1700000000.5,
+		`aioc_certificate_expiry_time_seconds{name="('::1', 10673)",certificate="server"}`:  1800000000,
+		`aioc_uptime_seconds{name="('::1', 10673)"}`:                                        99.5,
 	} {
 		if got, ok := samples[key]; !ok || got != want {
 			t.Errorf("%s: got %v, %v; want %v", key, got, ok, want)
+		}
+	}
+	for key := range samples {
+		if !strings.HasPrefix(key, "aioc_") {
+			t.Errorf("%s: a name that others may use", key)
 		}
 	}
 }
