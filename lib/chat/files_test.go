@@ -122,6 +122,21 @@ func TestADirectoryWithManyFiles(t *testing.T) {
 	}
 }
 
+func TestNamesThatCannotBeShownGetUnderscores(t *testing.T) {
+	to := t.TempDir()
+	mustWrite(t, filepath.Join(to, "x.zip"), archive(t,
+		entry{name: "a\x1b[2Jb.txt", text: "1"}, entry{name: "a_[2Jb.txt", text: "2"}, entry{name: "d\n/e\xff", text: "3"}, entry{name: "d_/e_", text: "4"}))
+	dir, files, err := unpack(t.Context(), filepath.Join(to, "x.zip"), usual)
+	if files != 4 || err != nil {
+		t.Fatalf("got %d files, %v", files, err)
+	}
+	for name, want := range map[string]string{"a_[2Jb.txt": "1", "a_[2Jb-2.txt": "2", "d_/e_": "3", "d_/e_-2": "4"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
 // entry is a file in an archive that somebody made by hand.
 type entry struct {
 	name string
@@ -178,8 +193,6 @@ func TestArchivesThatAreTraps(t *testing.T) {
 		{"backslashes", []entry{{name: `..\evil`, text: "x"}}, "leads out"},
 		{"no name", []entry{{name: "", text: "x"}}, "leads out"},
 		{"itself", []entry{{name: "..", text: "x"}}, "leads out"},
-		{"an escape sequence", []entry{{name: "a\x1b[2Jb", text: "x"}}, "leads out"},
-		{"a newline", []entry{{name: "a\nb", text: "x"}}, "leads out"},
 		{"a link", []entry{{name: "l", mode: fs.ModeSymlink | 0o777, text: "/etc"}, {name: "l/x", text: "x"}}, "link"},
 		{"a device", []entry{{name: "d", mode: fs.ModeDevice | 0o666}}, "link or a special"},
 		{"a pipe", []entry{{name: "d", mode: fs.ModeNamedPipe | 0o666}}, "link or a special"},
@@ -188,7 +201,6 @@ func TestArchivesThatAreTraps(t *testing.T) {
 		{"a bomb", []entry{{name: "a", text: zeros}}, "trap"},
 		{"sizes that overflow", []entry{{name: "a", text: "x", size: 1 << 63}, {name: "b", text: "x", size: 1 << 63}}, "more than"},
 		{"smaller than it says", []entry{{name: "ok", text: "x"}, {name: "a", text: "x", size: 500}}, ""},
-		{"the same name twice", []entry{{name: "a", text: "1"}, {name: "a", text: "2"}}, "exists"},
 		{"a file as a directory", []entry{{name: "a", text: "1"}, {name: "a/b", text: "2"}}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -119,11 +119,7 @@ func (l *landing) finish() (name string, err error) {
 		return "", err
 	}
 	for i := 1; i <= copies; i++ {
-		name := l.name
-		if i > 1 {
-			ext := filepath.Ext(name)
-			name = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(name, ext), i, ext)
-		}
+		name := numbered(l.name, i)
 		err = l.give(name)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -138,6 +134,15 @@ func (l *landing) finish() (name string, err error) {
 		return filepath.Join(l.sub, name), nil
 	}
 	return "", fmt.Errorf("%q: there are %d files of that name already", l.name, copies)
+}
+
+// numbered returns the name of the file that is the i-th with this name.
+func numbered(name string, i int) string {
+	if i == 1 {
+		return name
+	}
+	ext := filepath.Ext(name)
+	return fmt.Sprintf("%s-%d%s", strings.TrimSuffix(name, ext), i, ext)
 }
 
 // give makes the temporary file appear as name, unless that is there.

@@ -12,6 +12,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // limits bound what an archive may make of itself.
@@ -208,13 +210,21 @@ func (max limits) check(entries []*zip.File, size int64) error {
 }
 
 // local tells whether an entry's name stays below its directory on every
-// system. Names with control characters are none for a file.
+// system.
 func local(name string) bool {
 	name = strings.TrimSuffix(name, "/")
-	if name == "" || !filepath.IsLocal(filepath.FromSlash(name)) || strings.ContainsAny(name, "\\\x00") {
-		return false
-	}
-	return safe(name) == name
+	return name != "" && filepath.IsLocal(filepath.FromSlash(name)) && !strings.ContainsAny(name, "\\\x00")
+}
+
+// shown returns the name under which an entry is extracted: with underscores for
+// what cannot be shown or typed, as in the names of received files.
+func shown(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) && !strings.ContainsRune(joiners, r) {
+			return '_'
+		}
+		return r
+	}, name)
 }
 
 // extract writes the entries below dir.
@@ -228,7 +238,7 @@ func extract(ctx context.Context, entries []*zip.File, dir string) (files int, e
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		name := strings.TrimSuffix(e.Name, "/")
+		name := shown(strings.TrimSuffix(e.Name, "/"))
 		if e.Mode().IsDir() {
 			if err := root.MkdirAll(name, 0o777); err != nil {
 				return 0, err
@@ -243,7 +253,7 @@ func extract(ctx context.Context, entries []*zip.File, dir string) (files int, e
 	return files, nil
 }
 
-// extractFile writes one file, which must not be there.
+// extractFile writes one file, which gets a number when its name is taken.
 func extractFile(ctx context.Context, root *os.Root, e *zip.File, name string) (err error) {
 	if parent := path.Dir(name); parent != "." {
 		if err := root.MkdirAll(parent, 0o777); err != nil {
@@ -260,7 +270,13 @@ func extractFile(ctx context.Context, root *os.Root, e *zip.File, name string) (
 	if e.Mode()&0o100 != 0 {
 		mode = 0o777
 	}
-	out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	var out *os.File
+	for i := 1; i <= copies; i++ {
+		out, err = root.OpenFile(numbered(name, i), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
 	if err != nil {
 		return err
 	}
