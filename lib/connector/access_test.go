@@ -239,7 +239,7 @@ func TestAReloadTakesTheLists(t *testing.T) {
 	if b := s.box("tank", false); b == nil || b.current() == nil {
 		t.Error("one who is welcome was disconnected")
 	}
-	if s.log.count("needs a restart") != 0 {
+	if s.log.count("changed key not used") != 0 {
 		t.Error("a restart is asked for")
 	}
 	bad := next

@@ -80,8 +80,10 @@ type Connector struct {
 	events  counters                    // what happened
 	certs   certFiles
 	flaps   flaps
-	reading atomic.Int64 // bytes of big messages on their way in
-	strange atomic.Int64 // of those, from users who may only send
+	// keys that the last Reload could not change, nil before the first
+	unchanged atomic.Pointer[[]string]
+	reading   atomic.Int64 // bytes of big messages on their way in
+	strange   atomic.Int64 // of those, from users who may only send
 
 	running atomic.Bool   // between start and stop
 	version atomic.Uint64 // of what decides where messages go; changed by Reload
@@ -480,7 +482,8 @@ func (c *Connector) close() {
 }
 
 // Reload reads the configuration file and the certificates again. What can
-// change while running does; for the rest a restart is needed, and logged.
+// change while running does; for the rest the process must be ended and started
+// again, which is logged.
 // With an error everything stays as it was.
 func (c *Connector) Reload(next *config.Config) error {
 	if keys := c.keys.Load(); keys != nil {
@@ -494,15 +497,18 @@ func (c *Connector) Reload(next *config.Config) error {
 	if err := c.takeLists(next); err != nil {
 		return err
 	}
+	var unchanged []string
 	for _, key := range changed(c.cfg.Load(), next) {
 		switch key {
 		case "default_logger_log_level", "send_message_types", "ignore_peer_traffic", "subscribe_message_types":
 		default:
 			if !slices.Contains(access.Keys(), key) {
-				c.log.Warn("changed key needs a restart", "key", key)
+				unchanged = append(unchanged, key)
+				c.log.Warn("changed key not used: end the process and start it again", "key", key)
 			}
 		}
 	}
+	c.unchanged.Store(&unchanged)
 	subscribe := false
 	c.editConfig(func(cfg *config.Config) {
 		if subscribe = !c.server && !slices.Equal(cfg.SubscribeTypes, next.SubscribeTypes); subscribe {

@@ -48,9 +48,21 @@ func (c *Connector) addOwnCommands() {
 			if c.reload == nil {
 				return nil, fmt.Errorf("%w: this connector has nothing that reloads it", control.ErrUnknown)
 			}
-			return nil, c.reload()
+			if err := c.reload(); err != nil {
+				return nil, err
+			}
+			if keys := c.unchanged.Load(); keys != nil && len(*keys) > 0 {
+				return &reloaded{*keys, "these keys are used when the process is ended and started again"}, nil
+			}
+			return nil, nil
 		}},
 	)
+}
+
+// reloaded is the reply to reload when it could not change all.
+type reloaded struct {
+	Unchanged []string `json:"unchanged"` // keys whose old values are in effect
+	Note      string   `json:"note"`
 }
 
 // stats gathers what the connector knows of itself.

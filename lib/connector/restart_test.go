@@ -113,7 +113,7 @@ func TestReloadChangesWhatItCan(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.send(t, "b", "", "")
-	if n := c.log.count("changed key needs a restart"); n != 1 || !strings.Contains(c.log.String(), "max_message_size") {
+	if n := c.log.count("changed key not used"); n != 1 || !strings.Contains(c.log.String(), "max_message_size") {
 		t.Errorf("got %d lines about what needs a restart, want 1", n)
 	}
 	next.IgnoreTraffic = config.Ignore{All: true}
@@ -121,6 +121,21 @@ func TestReloadChangesWhatItCan(t *testing.T) {
 		t.Fatal(err)
 	}
 	notTaken(t, c.try(t, "a", "", ""), 0, "ignored")
+}
+
+func TestReloadSaysWhatItCannotChange(t *testing.T) {
+	s := server(t)
+	next := *s.cfg
+	s.Connector.reload = func() error { return s.Reload(&next) }
+	if got := command(t, s, "reload", nil); got != "{}" {
+		t.Errorf("nothing has changed: got %s", got)
+	}
+	next.MaxMessageSize++
+	for range 2 { // and each time
+		if got := command(t, s, "reload", nil); !strings.Contains(got, `{"unchanged":["max_message_size"]`) {
+			t.Errorf("got %s, want the key", got)
+		}
+	}
 }
 
 func TestReloadReachesAConnectionThatIsOpen(t *testing.T) {
