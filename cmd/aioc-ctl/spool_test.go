@@ -49,6 +49,7 @@ func TestLogsOnDiskAreVerifiedDumpedAndSalvaged(t *testing.T) {
 		status int
 		out    string
 	}{
+		{[]string{"-dir", t.TempDir(), "spool", "verify"}, 0, "[]\n"},
 		{[]string{"-dir", dir, "spool", "verify"}, 0, `[{"directory":"` + log + `","waiting":3,`},
 		{[]string{"spool", "verify", log}, 0, `[{"directory":"` + log + `","waiting":3,`},
 		{[]string{"spool", "dump", log}, 0, `{"kind":"message"`},
@@ -57,7 +58,7 @@ func TestLogsOnDiskAreVerifiedDumpedAndSalvaged(t *testing.T) {
 		{[]string{"spool", "verify", copied}, 0, `[{"directory":"` + copied + `","waiting":3,`},
 		{[]string{"spool", "salvage", log, copied}, 1, ""},
 		{[]string{"spool", "verify", dir + "/none"}, 1, ""},
-		{[]string{"-dir", t.TempDir(), "spool", "verify"}, 1, ""},
+		{[]string{"-dir", dir + "/none", "spool", "verify"}, 1, ""},
 		{[]string{"spool", "dump"}, 2, ""},
 		{[]string{"spool", "salvage", log}, 2, ""},
 		{[]string{"spool", "eat"}, 2, ""},

@@ -190,8 +190,15 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 		}
 	}
 	cfg.IsServer = p.server
+	own := ""
+	if cfg.Given("connector_files_dirpath") {
+		own = cfg.Dir()
+	}
 	if mistake := p.flags(cfg); mistake != nil {
 		return nil, nil, p.set.Mistake("%w", mistake)
+	}
+	if *p.dir != "" && !p.set.Given("dir") && own != "" && own != cfg.Dir() {
+		warnings = append(warnings, "AIOC_DIR, "+cfg.Dir()+", comes before connector_files_dirpath of the file, "+own+": unset it, or say -dir")
 	}
 	if p.tokens && (*p.tls == "anonymous" || *p.tls == "off") {
 		warnings = append(warnings, "use_token has no effect: -tls "+*p.tls+" overrides it, and clients need not prove who they are")
