@@ -95,6 +95,15 @@ func TestPagesHaveTheFlagsOfThePrograms(t *testing.T) {
 					t.Errorf("%s does not describe -%s", p.file, name)
 				}
 			}
+			synopsis := strings.Fields(strings.Join(p.sections["SYNOPSIS"], "\n"))
+			for _, name := range known {
+				// Several letters may be in one word, as in -htv.
+				if !slices.ContainsFunc(synopsis, func(word string) bool {
+					return word == name || len(name) == 1 && len(word) <= 3 && strings.Contains(word, name)
+				}) {
+					t.Errorf("%s: the synopsis lacks -%s", p.file, name)
+				}
+			}
 			for _, name := range described {
 				if !slices.Contains(known, name) {
 					t.Errorf("%s describes -%s, which %s -h does not show", p.file, name, program)
