@@ -350,8 +350,8 @@ func dead(ctx context.Context, c *call) error {
 	}
 	switch action {
 	case "list":
-		if id != "" || o.all {
-			return usagef("dead list: want no argument but -type")
+		if id != "" || o.all && o.typ != "" { // all is what there is without -type
+			return usagef("dead list: want no argument but one of -type and -all")
 		}
 	case "show":
 		if id == "" || o.typ != "" || o.all {

@@ -211,7 +211,9 @@ func (c *Connector) listDead(typ string) ([]letter, error) {
 			continue
 		}
 		err := c.eachDead(t, func(_ *spool.Log, r *spool.Record) (bool, error) {
-			list = append(list, letterOf(t, r, false))
+			l := letterOf(t, r, false)
+			l.Error = firstWords(l.Error)
+			list = append(list, l)
 			return len(list) < mostLetters, nil
 		})
 		if err != nil {
@@ -219,6 +221,25 @@ func (c *Connector) listDead(typ string) ([]letter, error) {
 		}
 	}
 	return list, nil
+}
+
+// mostWords bounds, in characters, the reason of a dead letter in a list.
+const mostWords = 200
+
+// firstWords is the first line of a reason, as far as it goes into a list.
+func firstWords(why string) string {
+	line, _, more := strings.Cut(strings.TrimSpace(why), "\n")
+	n := 0
+	for i := range line {
+		if n++; n > mostWords {
+			line, more = line[:i], true
+			break
+		}
+	}
+	if more {
+		line += " ..."
+	}
+	return line
 }
 
 // showDead shows one.
@@ -254,7 +275,7 @@ func (c *Connector) withDead(id string, f func(typ string, log *spool.Log, r *sp
 		})
 	}
 	if err == nil && !found {
-		err = fmt.Errorf("%w: no dead letter %q", control.ErrArgument, id)
+		err = fmt.Errorf("no dead letter %q: see dead list", id) // the answer is no
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,16 @@ func TestDeadLettersAreKeptAndCanBeRetried(t *testing.T) {
 	}
 	s.halt(t)
 
+	// A list has the start of a long reason only.
+	for _, tt := range [][2]string{
+		{"short", "short"}, {"a\nb", "a ..."}, {"", ""},
+		{strings.Repeat("\u00e9", 300), strings.Repeat("\u00e9", 200) + " ..."},
+	} {
+		if got := firstWords(tt[0]); got != tt[1] {
+			t.Errorf("first words of %.20q: got %.20q, want %.20q", tt[0], got, tt[1])
+		}
+	}
+
 	// They outlive the connector.
 	next := run(t, s.cfg, nil)
 	shown, err := result[letter](t, next, "dead_show", `{"id": "2:job"}`)
@@ -84,8 +95,11 @@ func TestDeadLettersAreKeptAndCanBeRetried(t *testing.T) {
 			if wrong == "{}" && name != "dead_show" {
 				continue
 			}
-			if _, err := result[any](t, next, name, wrong); !errors.Is(err, control.ErrArgument) {
-				t.Errorf("%s %s: got %v, want ErrArgument", name, wrong, err)
+			_, err := result[any](t, next, name, wrong)
+			// It is no mistake to ask for one that there is not.
+			none := regexp.MustCompile(`"[0-9]+:[^"]`).MatchString(wrong)
+			if err == nil || none == errors.Is(err, control.ErrArgument) || none != strings.HasPrefix(err.Error(), "no dead letter ") {
+				t.Errorf("%s %s: got %v", name, wrong, err)
 			}
 		}
 	}
