@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,10 +37,16 @@ type job struct {
 	request bool   // its sender waits for a response
 	data    []byte
 	binary  []byte // nil without a binary part
-	tries   int    // failures, this one included once it has failed
+	tries   int    // attempts, this one included once it has begun
+	failed  int    // those of them that failed with another status than 75
+	key     jobKey
 	stderr  string // the end of what the handler wrote there
 	answer  []byte // the response that could not be sent yet, or nil
 }
+
+// jobKey tells messages apart, but for those that are the same in all that a
+// handler is told.
+type jobKey [sha256.Size]byte
 
 // newJob copies what a handler needs of a message.
 func newJob(n uint64, f *wire.Frame) *job {
@@ -51,8 +58,10 @@ func newJob(n uint64, f *wire.Frame) *job {
 		data:    append([]byte(nil), f.Data...),
 	}
 	if n, err := strconv.Atoi(string(h.Field("tries"))); err == nil {
-		j.tries = max(n, 0)
+		j.failed = max(n, 0)
+		j.tries = j.failed
 	}
+	j.key = sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q", j.typ, j.source, j.tag, j.id, j.data))
 	_ = wire.Fields(h.WithFile, func(key, value []byte) {
 		if string(key) == "dst_path" {
 			j.file, _ = wire.Text(value)
@@ -87,11 +96,12 @@ type handlers struct {
 	changed   *sync.Cond // with mu: a message is no more in hand, or ctx has ended
 	ready     []*job
 	running   int
-	waiting   int  // failed, and in a pause
-	begun     int  // grows with each message that is begun
-	given     int  // given up
-	postponed int  // given back, to be tried later
-	ended     bool // nothing new is begun
+	waiting   int            // failed, and in a pause
+	begun     int            // grows with each message that is begun
+	given     int            // given up
+	postponed int            // given back, to be tried later
+	put75     map[jobKey]int // how often a handler has ended with 75
+	ended     bool           // nothing new is begun
 }
 
 // newHandlers makes h ready.
@@ -116,6 +126,7 @@ func (h *handlers) take(n uint64, f *wire.Frame) error {
 	for h.inHand() >= h.window() && h.ctx.Err() == nil {
 		h.changed.Wait()
 	}
+	j.tries += h.put75[j.key]
 	if j.tries > 0 && h.postponed > 0 {
 		h.postponed--
 	}
@@ -245,6 +256,7 @@ func (h *handlers) handle(j *job) bool {
 				return true
 			}
 		}
+		h.forget75(j)
 		h.done(j.n, nil)
 	}
 	return true
@@ -258,7 +270,12 @@ func (h *handlers) failed(j *job, err error) bool {
 		status = exit.status
 	}
 	err = fmt.Errorf("handler %w", err)
-	if status != cli.BadData && (h.tries == 0 || j.tries < h.tries || status == cli.Temporary) {
+	if status == cli.Temporary {
+		h.count75(j)
+		return h.again(j, err)
+	}
+	j.failed++
+	if status != cli.BadData && (h.tries == 0 || j.failed < h.tries) {
 		return h.again(j, err)
 	}
 	if !h.native {
@@ -267,12 +284,34 @@ func (h *handlers) failed(j *job, err error) bool {
 		return true
 	}
 	h.log("%w (type %s, try %d), given up: see aioc-ctl dead", err, j.typ, j.tries)
+	h.forget75(j)
 	why := err.Error()
 	if j.stderr != "" {
 		why += ": " + j.stderr
 	}
 	h.done(j.n, api.Dead(j.tries, why))
 	return true
+}
+
+// most75 bounds the messages of which it is known how often they ended with 75.
+const most75 = 10_000
+
+// count75 counts an attempt that is no failure: the connector, which keeps the
+// number of failures with the message, is not told of it.
+func (h *handlers) count75(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.put75 == nil || len(h.put75) >= most75 { // others may have taken those
+		h.put75 = map[jobKey]int{}
+	}
+	h.put75[j.key]++
+}
+
+// forget75 is called when j is done.
+func (h *handlers) forget75(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.put75, j.key)
 }
 
 // back gives j back to the connector.
@@ -327,7 +366,7 @@ func (h *handlers) again(j *job, err error) bool {
 		h.mu.Lock()
 		h.postponed++
 		h.mu.Unlock()
-		h.done(j.n, api.Later(j.tries, pause, err.Error()))
+		h.done(j.n, api.Later(j.failed, pause, err.Error()))
 		return true
 	}
 	h.mu.Lock()

@@ -95,6 +95,7 @@ func TestWhatAHandlerGivesUpIsADeadLetter(t *testing.T) {
 		{"so many failures", "-tries 3", `cat >/dev/null; echo no $AIOC_TRIES >&2; exit 1`, 0, []string{"3 handler exited with status 1: no 3"}},
 		{"a signal counts", "-tries 1", `kill -9 $$`, 0, []string{"1 handler was ended by signal 9"}},
 		{"try again is never the last", "-tries 2", `[ $AIOC_TRIES -gt 4 ] || exit 75`, 0, nil},
+		{"75 does not count", "-tries 3", `cat >/dev/null; echo no $AIOC_TRIES >&2; [ $AIOC_TRIES -gt 3 ] || exit 75; exit 1`, 0, []string{"6 handler exited with status 1: no 6"}},
 		{"no more than the end of what it says", "-tries 1", `i=0; while [ $i -lt 5000 ]; do echo $i; i=$((i+1)); done >&2; exit 1`, 0, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
