@@ -33,6 +33,7 @@ type job struct {
 	source  string
 	tag     string
 	file    string // where the file is that came with it, or ""
+	noFile  string // why the file that came with it was not stored, or ""
 	id      []byte // JSON text of the request id, or nil
 	request bool   // its sender waits for a response
 	data    []byte
@@ -63,8 +64,11 @@ func newJob(n uint64, f *wire.Frame) *job {
 	}
 	j.key = sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q", j.typ, j.source, j.tag, j.id, j.data))
 	_ = wire.Fields(h.WithFile, func(key, value []byte) {
-		if string(key) == "dst_path" {
+		switch string(key) {
+		case "dst_path":
 			j.file, _ = wire.Text(value)
+		case "file_error":
+			j.noFile, _ = wire.Text(value)
 		}
 	})
 	if f.Binary != nil {
@@ -433,7 +437,7 @@ func never(err error) bool {
 }
 
 // facts are the environment variables that tell a handler about its message.
-var facts = [...]string{"AIOC_MESSAGE_TYPE", "AIOC_SOURCE_ID", "AIOC_REQUEST_ID", "AIOC_TAG", "AIOC_FILE", "AIOC_BINARY", "AIOC_TRIES"}
+var facts = [...]string{"AIOC_MESSAGE_TYPE", "AIOC_SOURCE_ID", "AIOC_REQUEST_ID", "AIOC_TAG", "AIOC_FILE", "AIOC_FILE_ERROR", "AIOC_BINARY", "AIOC_TRIES"}
 
 // environment is the environment of all handlers: that of this program without
 // what another handler may have been told, and with the way to the connector.

@@ -51,6 +51,23 @@ func TestHandlerGetsTheMessage(t *testing.T) {
 	}
 }
 
+func TestHandlerLearnsWhatBecameOfTheFile(t *testing.T) {
+	t.Setenv("AIOC_FILE_ERROR", "left over")
+	for _, tt := range []struct{ name, with, want string }{
+		{"none came", "", "none|none"},
+		{"stored", `, "with_file": {"dst_path": "/d/f"}`, "/d/f|none"},
+		{"not stored", `, "with_file": {"dst_name": "f", "file_error": "disk full"}`, "none|disk full"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t, message(t, `{"message_type": "job"`+tt.with+`}`, "1", ""))
+			got := f.run(t.Context(), handler("", `printf %s "${AIOC_FILE-none}|${AIOC_FILE_ERROR-none}"`)...)
+			if got.status != 0 || got.stdout != tt.want {
+				t.Errorf("got %+v, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestHandlerGetsTheBinaryPartAsAPrivateFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)

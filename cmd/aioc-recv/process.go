@@ -52,6 +52,9 @@ func (p *processes) attempt(ctx context.Context, j *job) (stdout []byte, err err
 	if j.file != "" && p.native { // a Python connector passes on what the peer wrote
 		env = append(env, "AIOC_FILE="+clean(j.file))
 	}
+	if j.noFile != "" && p.native {
+		env = append(env, "AIOC_FILE_ERROR="+clean(j.noFile))
+	}
 	if j.binary != nil {
 		path, err := keep(j.binary)
 		if path != "" {
