@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"aioc/lib/cli"
+	"aioc/lib/transfer"
 	"aioc/lib/wire"
 )
 
@@ -30,6 +32,11 @@ func (f *attached) check(given func(name string) bool) error {
 	if f.path == "-" {
 		return errors.New("-file -: a file is sent by its name; with -raw standard input is the message")
 	}
+	if given("file-name") {
+		if err := transfer.CheckName(f.name); err != nil {
+			return fmt.Errorf("-file-name: the peer would not store the file: %w", err)
+		}
+	}
 	if user, group, ok := strings.Cut(f.owner, ":"); f.owner != "" && (!ok || user == "" || group == "" || strings.Contains(group, ":")) {
 		return fmt.Errorf("-owner %s: want user:group", f.owner)
 	}
@@ -48,6 +55,11 @@ func (f *attached) open() error {
 	}
 	if !utf8.ValidString(path) {
 		return fmt.Errorf("%q: a name that is not UTF-8 cannot be passed on: rename the file", path)
+	}
+	if f.name == "" {
+		if err := transfer.CheckName(filepath.Base(path)); err != nil {
+			return &statusError{cli.BadData, fmt.Sprintf("the peer would not store the file: %v: name it with -file-name", err)}
+		}
 	}
 	info, err := os.Stat(path)
 	if err != nil {

@@ -254,6 +254,10 @@ func (p *program) run(ctx context.Context, args []string) int {
 	}
 	if err := o.file.open(); err != nil {
 		cli.Errorf(p.stderr, name, "-file: %w", err)
+		var own *statusError
+		if errors.As(err, &own) {
+			return own.status
+		}
 		return cli.Failed
 	}
 	cl, err := p.connect(ctx, o.target)

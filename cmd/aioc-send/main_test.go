@@ -268,6 +268,11 @@ func TestUsageMistakes(t *testing.T) {
 		{"-file x y", `unexpected argument "y"`},
 		{"-delete", "-delete can only be used with -file"},
 		{"-file-name x", "-file-name can only be used with -file"},
+		{"-file x -file-name ../x", `-file-name: the peer would not store the file: "../x" contains ..`},
+		{"-file x -file-name a/../../x", "contains .."},
+		{"-file x -file-name /abs", "is absolute"},
+		{"-file x -file-name a\x00", "-file-name: the peer would not"},
+		{"-file x -file-name /", "is absolute"},
 		{"-file x -owner me", "-owner me: want user:group"},
 	}
 	for _, tt := range tests {
@@ -579,6 +584,17 @@ func TestAFileGoesWithTheMessage(t *testing.T) {
 		if got.status != 1 || !strings.Contains(got.stderr, want) || len(f.sent) > 0 {
 			t.Errorf("%s: got %+v, want %q", args, got, want)
 		}
+	}
+	two := dir + "/two\nlines"
+	if err := os.WriteFile(two, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := client1()
+	if got := f.run(t.Context(), strings.NewReader(""), "-file", two); got.status != 65 || !strings.Contains(got.stderr, "name it with -file-name") || len(f.sent) > 0 {
+		t.Errorf("a name with a newline: got %+v", got)
+	}
+	if got := f.run(t.Context(), strings.NewReader(""), "-file", two, "-file-name", "one"); got.status != 0 || len(f.sent) != 1 {
+		t.Errorf("with another name: got %+v", got)
 	}
 }
 

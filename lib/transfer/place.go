@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -277,6 +278,17 @@ func badPart(s string) string {
 		}
 	}
 	return ""
+}
+
+// CheckName returns an error, without the key's name, when no connector of this
+// toolkit stores a file under a dst_name.
+func CheckName(name string) error {
+	_, err := cleanName(name)
+	var bad *Error
+	if errors.As(err, &bad) {
+		return errors.New(strings.TrimPrefix(bad.Text, "dst_name "))
+	}
+	return err
 }
 
 // cleanName checks a dst_name and brings it into its shortest form.
