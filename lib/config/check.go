@@ -314,6 +314,9 @@ func (c *Config) Warnings() []string {
 		{"disk_persistence_send", c.PersistSend.Names, "send_message_types", c.SendTypes},
 		{"disk_persistence_recv", c.PersistRecv.Names, "recv_message_types", c.RecvTypes},
 	} {
+		if c.IsServer && c.Broker && k.of == "send_message_types" {
+			continue // a broker passes on topics that it sends nothing of itself
+		}
 		for _, t := range k.types {
 			if !slices.Contains(k.known, t) && !wire.Reserved(t) {
 				warn(k.name, "%s is not one of %s", printable(t), k.of)

@@ -95,6 +95,8 @@ func TestWarnings(t *testing.T) {
 		{"a CA with tokens", `{"is_server": false, "ssl_allow_all": true, "use_token": true, "client_cafile_verify_server": "/ca.pem"}`, "write the file as token_verify_peer_cert"},
 		{"a CA without TLS", `{"is_server": false, "use_ssl": false, "client_cafile_verify_server": "/ca.pem"}`, "has no effect: use_ssl is false"},
 		{"a CA", `{"is_server": false, "client_cafile_verify_server": "/ca.pem"}`, ""},
+		{"persistence of a topic on a broker", `{"pubsub_central_broker": true, "disk_persistence_send": ["topic"], "send_message_types_priorities": {"topic": 1}}`, ""},
+		{"persistence of what is not sent", `{"disk_persistence_send": ["x"]}`, "x is not one of send_message_types"},
 		{"persistence of no type", `{"disk_persistence_recv": ["x"]}`, "x is not one of recv_message_types"},
 	} {
 		c := mustParse(t, test.text)
