@@ -138,6 +138,7 @@ type queueRow struct {
 	Direction string `json:"direction"` // send: to a peer; recv: of a type, for programs here
 	Name      string `json:"name"`      // the peer or the type
 	control.QueueStats
+	Dead int `json:"dead_letters"` // of the type
 }
 
 func queues(ctx context.Context, c *call) error {
@@ -158,10 +159,10 @@ func queues(ctx context.Context, c *call) error {
 			return fmt.Errorf("the reply is not understood: %w", err)
 		}
 		for name, n := range q.Send {
-			rows = append(rows, queueRow{"send", name, control.QueueStats{Waiting: n}})
+			rows = append(rows, queueRow{"send", name, control.QueueStats{Waiting: n}, 0})
 		}
 		slices.SortFunc(rows, func(a, b queueRow) int { return strings.Compare(a.Name, b.Name) })
-		rows = append(rows, queueRow{"recv", "", control.QueueStats{Waiting: q.Recv}})
+		rows = append(rows, queueRow{"recv", "", control.QueueStats{Waiting: q.Recv}, 0})
 	} else {
 		s, err := c.stats(ctx)
 		if err != nil {
@@ -170,10 +171,10 @@ func queues(ctx context.Context, c *call) error {
 		rows = queueRows(s)
 	}
 	return c.p.emit(rows, func(t *table) {
-		t.head("WAY", "NAME", "WAITING", "IN HAND", "MEMORY", "DISK", "PUT", "DONE")
+		t.head("WAY", "NAME", "WAITING", "IN HAND", "MEMORY", "DISK", "PUT", "DONE", "DEAD")
 		for _, r := range rows {
 			t.row(r.Direction, dash(r.Name), strconv.Itoa(r.Waiting), strconv.Itoa(r.InHand), size(int64(r.Bytes)), size(r.Disk),
-				strconv.FormatUint(r.Put, 10), strconv.FormatUint(r.Done, 10))
+				strconv.FormatUint(r.Put, 10), strconv.FormatUint(r.Done, 10), strconv.Itoa(r.Dead))
 		}
 	})
 }
@@ -181,10 +182,10 @@ func queues(ctx context.Context, c *call) error {
 func queueRows(s *control.Stats) []queueRow {
 	rows := []queueRow{}
 	for _, p := range s.Peers {
-		rows = append(rows, queueRow{"send", p.Name, p.Queue})
+		rows = append(rows, queueRow{"send", p.Name, p.Queue, 0})
 	}
 	for _, t := range s.Types {
-		rows = append(rows, queueRow{"recv", t.Type, t.Queue})
+		rows = append(rows, queueRow{"recv", t.Type, t.Queue, s.DeadLetters[t.Type]})
 	}
 	return rows
 }
@@ -203,6 +204,7 @@ type statusRow struct {
 	Peers    int      `json:"peers_connected"`
 	Waiting  int      `json:"messages_waiting"`
 	Dropped  uint64   `json:"dropped"`
+	Dead     int      `json:"dead_letters"`
 	Config   string   `json:"config_file,omitempty"`
 	Dir      string   `json:"directory,omitempty"`
 	Sandbox  string   `json:"sandbox,omitempty"`
@@ -234,7 +236,7 @@ func showStatus(ctx context.Context, c *call) error {
 		if err != nil {
 			return err
 		}
-		r = statusRow{s.Name, s.Server, s.Address, true, s.Version, s.PID, s.Running, time.Since(s.Started).Seconds(), s.TLS, 0, 0, 0,
+		r = statusRow{s.Name, s.Server, s.Address, true, s.Version, s.PID, s.Running, time.Since(s.Started).Seconds(), s.TLS, 0, 0, 0, 0,
 			s.ConfigFile, s.Directory, s.Sandbox, s.Problems}
 		for _, p := range s.Peers {
 			if p.Connected {
@@ -243,6 +245,9 @@ func showStatus(ctx context.Context, c *call) error {
 		}
 		for _, q := range queueRows(s) {
 			r.Waiting += q.Waiting + q.InHand
+		}
+		for _, n := range s.DeadLetters {
+			r.Dead += n
 		}
 		for _, n := range s.Dropped {
 			r.Dropped += n
@@ -261,6 +266,7 @@ func showStatus(ctx context.Context, c *call) error {
 			t.row("directory", r.Dir)
 			t.row("sandbox", dash(r.Sandbox))
 			t.row("waiting", strconv.Itoa(r.Waiting)+" messages")
+			t.row("dead letters", strconv.Itoa(r.Dead)+pick(r.Dead > 0, "; see dead list", ""))
 			t.row("dropped or refused", strconv.FormatUint(r.Dropped, 10)+pick(r.Dropped > 0, "; see stats", ""))
 		}
 		t.row("peers", strconv.Itoa(r.Peers)+" connected")

@@ -26,6 +26,8 @@ import (
 type graveyard struct {
 	mu   sync.Mutex // one who changes or reads them
 	logs map[string]*spool.Log
+	n    map[string]int // how many there are, by type
+	read bool           // n has those of all types
 }
 
 // epitaph is what is known of a dead letter beside the message.
@@ -88,6 +90,7 @@ func (c *Connector) buryFrame(frame []byte, why *link.Refusal) error {
 		}
 		return err
 	}
+	g.n[typ]++
 	c.events.add("dead letter", 1)
 	c.fold.Warn("dead\x00"+typ, 1, "dead letter: a handler gave up; see aioc-ctl dead",
 		slog.String("type", typ), slog.String("peer", string(f.Header.Source)), slog.Int("tries", why.Tries))
@@ -100,8 +103,14 @@ func (c *Connector) deadLog(typ string) (*spool.Log, error) {
 	if log := g.logs[typ]; log != nil {
 		return log, nil
 	}
+	n := 0
 	log, found, err := openLog(c.paths.SpoolDeadType(typ), typ, spool.Options{
 		Durable: true, Quota: spool.NewQuota(c.cfg.Load().MaxPersistenceSize),
+		Replay: func(_ spool.Record, acknowledged bool) {
+			if !acknowledged {
+				n++
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -110,9 +119,9 @@ func (c *Connector) deadLog(typ string) (*spool.Log, error) {
 		c.log.Warn("damage in the dead letters", "type", typ, "what", d.String())
 	}
 	if g.logs == nil {
-		g.logs = map[string]*spool.Log{}
+		g.logs, g.n = map[string]*spool.Log{}, map[string]int{}
 	}
-	g.logs[typ] = log
+	g.logs[typ], g.n[typ] = log, n
 	return log, nil
 }
 
@@ -125,7 +134,34 @@ func (c *Connector) closeDead() {
 			c.log.Warn("dead letters not closed", "type", typ, "err", err)
 		}
 	}
-	c.dead.logs = nil
+	c.dead.logs, c.dead.n, c.dead.read = nil, nil, false
+}
+
+// countDead returns how many dead letters there are, by type, also of types that
+// are not received any more.
+func (c *Connector) countDead() map[string]int {
+	g := &c.dead
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.read && c.running.Load() {
+		types, err := c.deadTypes()
+		for _, typ := range types {
+			if _, e := c.deadLog(typ); e != nil && err == nil {
+				err = e
+			}
+		}
+		if err != nil {
+			c.fold.Warn("dead letters", 1, "dead letters not counted", slog.String("err", err.Error()))
+		}
+		g.read = err == nil
+	}
+	n := map[string]int{}
+	for typ, k := range g.n {
+		if k > 0 {
+			n[typ] = k
+		}
+	}
+	return n
 }
 
 // deadTypes returns the types that have dead letters, or had them.
@@ -288,6 +324,7 @@ func (c *Connector) endDead(id, typ string, do func(typ string, r *spool.Record)
 			return err
 		}
 		n++
+		c.dead.n[typ]--
 		return log.Ack(spool.Range{First: r.Seq, Last: r.Seq})
 	}
 	if id != "" {

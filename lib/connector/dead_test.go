@@ -72,6 +72,9 @@ func TestDeadLettersAreKeptAndCanBeRetried(t *testing.T) {
 	if l := list[1]; l.ID != "1:job" || l.Source != "c1" || l.Tries != 3 || l.Error != "it cannot be: bad" || l.Size != 3 || time.Since(l.Time) > time.Hour || l.Whole != nil {
 		t.Errorf("got %+v", l)
 	}
+	if got, want := fmt.Sprint(s.stats().DeadLetters), "map[a%:1 job:2]"; got != want {
+		t.Errorf("counted %s, want %s", got, want)
+	}
 	s.halt(t)
 
 	// A list has the start of a long reason only.
@@ -86,6 +89,9 @@ func TestDeadLettersAreKeptAndCanBeRetried(t *testing.T) {
 
 	// They outlive the connector.
 	next := run(t, s.cfg, nil)
+	if got, want := fmt.Sprint(next.stats().DeadLetters), "map[a%:1 job:2]"; got != want {
+		t.Errorf("after a start: counted %s, want %s", got, want)
+	}
 	shown, err := result[letter](t, next, "dead_show", `{"id": "2:job"}`)
 	if err != nil || !strings.Contains(string(shown.Whole), `"worse"`) || shown.Error != "it cannot be: worse" {
 		t.Errorf("got %+v, %v", shown, err)
@@ -117,6 +123,9 @@ func TestDeadLettersAreKeptAndCanBeRetried(t *testing.T) {
 	}
 	if list, err := result[[]letter](t, next, "dead_list", "{}"); len(list) != 0 || err != nil {
 		t.Errorf("got %+v, %v, want none", list, err)
+	}
+	if got := next.stats().DeadLetters; len(got) > 0 {
+		t.Errorf("counted %v, want none", got)
 	}
 }
 

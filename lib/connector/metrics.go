@@ -113,6 +113,7 @@ func (c *Connector) stats() *control.Stats {
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
 	s.Disk = disk.stats()
+	s.DeadLetters = c.countDead()
 	return s
 }
 

@@ -56,6 +56,11 @@ func (s *Stats) Metrics(now time.Time) string {
 		m.sample("aioc_type_receivers", float64(t.Receivers), "type", t.Type)
 	}
 
+	m.family("aioc_dead_letters", "gauge", "Messages that no handler could do.")
+	for _, typ := range slices.Sorted(maps.Keys(s.DeadLetters)) {
+		m.sample("aioc_dead_letters", float64(s.DeadLetters[typ]), "type", typ)
+	}
+
 	m.counters("aioc_dropped_total", "Messages and connections dropped or refused, by reason.", "reason", s.Dropped)
 	m.counters("aioc_events_total", "What happened, by kind.", "event", s.Events)
 

@@ -29,6 +29,9 @@ type Stats struct {
 	Events  map[string]uint64 `json:"events"`  // what happened, by kind
 	Dropped map[string]uint64 `json:"dropped"` // what was dropped or refused, by reason
 
+	// DeadLetters has the messages that no handler could do, by type.
+	DeadLetters map[string]int `json:"dead_letters"`
+
 	MemoryUsed  int          `json:"memory_used"` // bytes of waiting messages
 	MemoryLimit int64        `json:"memory_limit"`
 	Disk        *DiskStats   `json:"disk,omitempty"`
