@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string, stdin, stdout, stderr *os.File) int
 		return cli.Unavailable
 	case errors.Is(err, chat.ErrRefused):
 		return cli.Refused
-	case errors.Is(err, chat.ErrBroken), cli.Full(err):
+	case errors.Is(err, chat.ErrBroken), errors.Is(err, chat.ErrBusy), cli.Full(err):
 		return cli.Temporary
 	}
 	return cli.Failed
@@ -96,6 +97,9 @@ func parse(args []string, stdin, stdout, stderr *os.File) (o *chat.Options, stat
 		if f.value == "" && set.Given(f.name) {
 			return mistake("-%s: the argument is empty", f.name)
 		}
+	}
+	if host, port, err := net.SplitHostPort(*target); err == nil {
+		return mistake("-target %s: the port goes with -port: -target %s -port %s", *target, host, port)
 	}
 	asks := term.IsTerminal(int(stdin.Fd()))
 	listens := *target == ""

@@ -53,6 +53,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"host", cli.Usage, "-target"},
 		{"-accept -port 70000", cli.Usage, "65535"},
 		{"-target h -port 0", cli.Usage, "-port 0"},
+		{"-target 127.0.0.1:15699", cli.Usage, "-target 127.0.0.1 -port 15699"},
+		{"-target [::1]:15699", cli.Usage, "-target ::1 -port 15699"},
 		{"-target h -bind eth0", cli.Usage, "-bind can't be used with -target"},
 		{"-target h -upload /etc/passwd -exec sh", cli.Usage, "-upload can't be used with -exec"},
 		{"-accept -exec sh", cli.Usage, "anybody who calls would get a shell"},

@@ -55,6 +55,8 @@ var (
 	ErrAway = errors.New("not reachable")
 	// ErrRefused is wrapped when one of the ends did not want to talk.
 	ErrRefused = errors.New("refused")
+	// ErrBusy is wrapped when the other end talks with somebody else.
+	ErrBusy = errors.New("busy")
 	// ErrBroken is wrapped when the connection ended before everything had
 	// arrived, or the other end's disk is full: it may help to try again.
 	ErrBroken = errors.New("not all has arrived")
@@ -109,7 +111,7 @@ type chat struct {
 }
 
 // Run talks until one end leaves, or ctx ends, whose cause it then returns. The
-// terminal is left as it was found. Errors wrap ErrAway, ErrRefused or
+// terminal is left as it was found. Errors wrap ErrAway, ErrRefused, ErrBusy or
 // ErrBroken where one of them is the reason; nil is a chat that ended as asked.
 func Run(ctx context.Context, o Options) error {
 	c := &chat{o: o, uploading: o.Upload != "", some: make(chan struct{}, 1)}

@@ -172,7 +172,7 @@ func TestAnEndThatIsBusyRefuses(t *testing.T) {
 	bob := start(t, Options{Target: "127.0.0.1", Port: ann.port()})
 	bob.err.await(t, "connected with")
 	carl := start(t, Options{Target: "127.0.0.1", Port: ann.port()})
-	if err := carl.result(); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "busy") {
+	if err := carl.result(); !errors.Is(err, ErrBusy) || errors.Is(err, ErrRefused) {
 		t.Errorf("got %v", err)
 	}
 	bob.say("still here\n")

@@ -31,6 +31,7 @@ Ctrl-C            cancel what is being sent or received`
 // command does what a line with an exclamation mark says. What it returns is
 // done by the goroutine that types, before it reads on.
 func (c *chat) command(ctx context.Context, text string) (work func()) {
+	text = "!" + strings.TrimSpace(strings.TrimPrefix(text, "!")) // "! ls" too
 	name, rest, _ := strings.Cut(text, " ")
 	rest = strings.TrimSpace(rest)
 	switch name {

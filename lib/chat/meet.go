@@ -206,10 +206,13 @@ func (c *chat) turnDown(s *session) {
 	}
 }
 
+// whyBusy is what a caller is told who comes while this end talks.
+const whyBusy = "busy with somebody else"
+
 // busyFor refuses a caller.
 func (c *chat) busyFor(s *session) {
 	c.fold.Warn("busy", 1, "a call was refused while this end is busy", slog.String("addr", s.conn.Addr.Addr().String()))
-	c.decline(s, "busy with somebody else")
+	c.decline(s, whyBusy)
 }
 
 // receive gives a caller its turn.
@@ -492,6 +495,8 @@ func (c *chat) gone(s *session, err error) {
 			c.callers = c.callers[1:]
 			c.receive(next)
 		}
+	case no != nil && no.why == whyBusy:
+		c.leave(fmt.Errorf("%w: %s: call again later", ErrBusy, text))
 	case refused:
 		c.leave(fmt.Errorf("%w: %s", ErrRefused, text))
 	case left && (c.people() || c.eof || c.uploading):
