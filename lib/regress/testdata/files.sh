@@ -70,8 +70,9 @@ same 'nothing else is left' '' "$(find in -name '.aioc-*')"
 
 status 'a file that is not there' 1 file missing
 status 'a directory' 1 file in
-# A name that would lead out is not stored, and the program there learns it.
-status 'a name that would lead out is taken' 0 file small -file-name ../../x
+status 'a name that would lead out' 2 file small -file-name ../../x
+# One that the sender cannot judge is not stored there, and the program there learns it.
+status 'a type that the peer does not have' 0 file small -file-type nosuch
 waitfor 'its message' '[ "$(wc -l <got)" -eq 5 ]'
 same 'it has no file' 'null ' "$(sed 1,4d got)"
 check 'nothing was made outside' '[ ! -e x ] && [ ! -e in/x ]'
