@@ -220,6 +220,10 @@ func forget(what string) func(context.Context, *call) error {
 		if !r.Status {
 			return failf(cli.Failed, "%s: %s", c.word, r.Msg)
 		}
+		if !c.client.Info().Server {
+			fmt.Fprintf(c.p.stderr, "%s: %s: while the server has the old one it makes no new one: say %s %s there too\n",
+				name, c.word, c.word, cli.Escape(c.client.Info().Name))
+		}
 		return nil
 	}
 }

@@ -341,10 +341,17 @@ func (c *Connector) addIdentityCommands() {
 			}},
 		control.Command{Name: "delete_client_certificate_on_server",
 			Args: []control.Arg{client, {Name: "remove_only_symlink", Kind: control.Bool}},
-			Run: func(_ context.Context, a control.Args) (any, error) {
+			Run: func(ctx context.Context, a control.Args) (any, error) {
 				name := a.String("client_id")
 				err := c.deleteCertificate(name, a.Bool("remove_only_symlink"))
 				c.disconnect(name, errDisconnected)
+				if ctx.Value(ownSocket{}) != nil {
+					var bad original
+					if errors.As(err, &bad) {
+						err = fmt.Errorf("no client with the name %q has a certificate here: aioc-certs list shows those that have", name)
+					}
+					return status(err), nil
+				}
 				if errors.Is(err, errNoTLS) {
 					return true, nil
 				}
@@ -360,10 +367,14 @@ func (c *Connector) addIdentityCommands() {
 				})
 			}},
 		control.Command{Name: "delete_client_token_on_server", Args: []control.Arg{client},
-			Run: func(_ context.Context, a control.Args) (any, error) {
+			Run: func(ctx context.Context, a control.Args) (any, error) {
 				name := a.String("client_id")
 				err := c.deleteToken(name)
 				c.disconnect(name, errDisconnected)
+				// For the original that there is none is no error.
+				if ctx.Value(ownSocket{}) == nil && (errors.Is(err, errNoTokens) || errors.Is(err, errNoToken)) {
+					err = nil
+				}
 				return status(err), nil
 			}},
 		control.Command{Name: "delete_client_token_on_client", Args: again,
@@ -384,6 +395,7 @@ func (c *Connector) addIdentityCommands() {
 var (
 	errNoTLS    = errors.New("no certificates are used here: use_ssl is false")
 	errNoTokens = errors.New("no tokens are used here: they need use_token, use_ssl and ssl_allow_all")
+	errNoToken  = errors.New("no client with this name has a token here")
 	errNoServer = errors.New("this is a client: ask the server")
 	errNoClient = errors.New("this is a server: ask the client")
 	errStopped  = errors.New("the connector is stopped: start it")
@@ -420,8 +432,7 @@ func (c *Connector) deleteCertificate(name string, onlyLink bool) error {
 	return nil
 }
 
-// deleteToken deletes a client's token on the server. That there is none is no
-// error, as in the original.
+// deleteToken deletes a client's token on the server.
 func (c *Connector) deleteToken(name string) error {
 	k := c.keys.Load()
 	switch {
@@ -430,13 +441,17 @@ func (c *Connector) deleteToken(name string) error {
 	case k == nil:
 		return errStopped
 	case k.tokens == nil:
-		return nil
+		return errNoTokens
 	}
 	found, err := k.tokens.Delete(name)
-	if err == nil && found {
-		c.log.Info("token deleted", "peer", name)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return errNoToken
 	}
-	return err
+	c.log.Info("token deleted", "peer", name)
+	return nil
 }
 
 // deleteOwn deletes what a client proves itself with, and connects it again, so

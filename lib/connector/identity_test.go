@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"aioc/lib/config"
 	"aioc/lib/control"
 	"aioc/lib/identity"
+	"aioc/lib/local"
 	"aioc/lib/wire"
 )
 
@@ -271,6 +273,23 @@ func TestCommandsAboutProofsAnswerAsTheOriginal(t *testing.T) {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+func TestDeletingWhatIsNotThereIsSaid(t *testing.T) {
+	certs, tokens := server(t, certified(t, newDir(t))), server(t, tokened(t, newDir(t)))
+	for _, test := range []struct {
+		at            *node
+		command, want string
+	}{
+		{certs, "delete_client_certificate_on_server", `no client with the name \"ghost\" has a certificate here`},
+		{certs, "delete_client_token_on_server", "no tokens are used here"},
+		{tokens, "delete_client_token_on_server", "no client with this name has a token here"},
+	} {
+		got, err := test.at.Connector.command(within(t), local.Caller{UID: os.Geteuid()}, test.command, []byte(`{"client_id": "ghost"}`))
+		if text := fmt.Sprint(got); err != nil || !strings.Contains(text, `"status": false`) || !strings.Contains(text, test.want) {
+			t.Errorf("%s: got %v, %v, want %s", test.command, got, err, test.want)
+		}
 	}
 }
 

@@ -53,7 +53,7 @@ func (v *verdict) wait(t *tls.Conn) (early []byte, err error) {
 	case alerted(err) && !v.own:
 		return nil, &refusedError{fmt.Errorf("the server wants a certificate or refuses (%w): set ssl_allow_all and use_token alike at both ends", bare(err))}
 	case alerted(err):
-		return nil, &refusedError{fmt.Errorf("the server does not take the certificate (%w): its log says why; when it does not know it any more, delete it here (aioc-ctl delete-certificate), and a new one is made", bare(err))}
+		return nil, &refusedError{fmt.Errorf("the server does not take the certificate (%w): its log says why. Only when it has forgotten it, delete it here (aioc-ctl delete-certificate), and a new one is made", bare(err))}
 	case connectionEnded(err):
 		return nil, &refusedError{fmt.Errorf("the server closed the connection after the TLS handshake (%w): its log says why", bare(err))}
 	}
