@@ -167,6 +167,24 @@ func TestAPortThatIsTaken(t *testing.T) {
 	}
 }
 
+func TestALineThatCannotBeWrittenHasNotArrived(t *testing.T) {
+	full, err := os.Open(os.DevNull) // for reading only
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	ann := start(t, Options{Accept: true, Stdout: full})
+	bob := start(t, Options{Target: "127.0.0.1", Port: ann.port()})
+	bob.say("hello\n")
+	bob.in.Close()
+	if err := bob.result(); !errors.Is(err, ErrBroken) {
+		t.Errorf("the one who sent it: got %v, want %v", err, ErrBroken)
+	}
+	if err := ann.result(); err == nil || !strings.Contains(err.Error(), "standard output") {
+		t.Errorf("the other one: got %v", err)
+	}
+}
+
 func TestAnEndThatIsBusyRefuses(t *testing.T) {
 	ann := start(t, Options{Accept: true})
 	bob := start(t, Options{Target: "127.0.0.1", Port: ann.port()})

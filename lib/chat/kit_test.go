@@ -96,9 +96,12 @@ func start(t *testing.T, o Options) *party {
 		t.Cleanup(func() { r.Close(); w.Close() })
 		return r, w
 	}
-	var outR, errR *os.File
+	var errR *os.File
 	o.Stdin, p.in = pipe()
-	outR, o.Stdout = pipe()
+	outR, outW := pipe()
+	if o.Stdout == nil {
+		o.Stdout = outW
+	}
 	errR, o.Stderr = pipe()
 	p.out, p.err = newRecord(outR), newRecord(errR)
 	p.run(&o)

@@ -17,8 +17,9 @@ import (
 // goroutine, but for readLine and during, which are for the goroutine that
 // reads.
 type screen interface {
-	// text shows a text of the other end, whatever is in it.
-	text(s string)
+	// text shows a text of the other end, whatever is in it. An error is one
+	// of the output: the text has not arrived.
+	text(s string) error
 	// note shows a line of the program's own. Its arguments may come from
 	// the other end.
 	note(format string, args ...any)
@@ -72,22 +73,28 @@ func isTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd()
 // lineMax is how much of a line of a pipe becomes one text.
 const lineMax = 1 << 20
 
-func (p *plain) text(s string) {
+func (p *plain) text(s string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.outTTY {
 		p.clear()
 		s = strings.Join(safeLines(s), "\n")
 	}
-	p.write(s + "\n")
+	return p.write(s + "\n")
 }
 
 // write writes to the standard output.
-func (p *plain) write(s string) {
-	if _, err := io.WriteString(p.out, s); err != nil && p.failed != nil {
-		p.failed(fmt.Errorf("standard output: %w", bare(err)))
+func (p *plain) write(s string) error {
+	_, err := io.WriteString(p.out, s)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("standard output: %w", bare(err))
+	if p.failed != nil {
+		p.failed(err)
 		p.failed = nil
 	}
+	return err
 }
 
 func (p *plain) note(format string, args ...any) {
@@ -141,7 +148,7 @@ func (p *plain) shellOut(b []byte) {
 		}
 		s = strings.Join(lines, "\n")
 	}
-	p.write(s)
+	_ = p.write(s) // it ends the chat
 }
 
 func (p *plain) shellOver() {}

@@ -414,7 +414,7 @@ func (s *session) message(f *wire.Frame) error {
 	}
 	// The original shows nothing for an empty text.
 	if len(f.Data) > 0 || s.isNative() {
-		s.c.ui.text(string(f.Data))
+		return s.c.ui.text(string(f.Data)) // with an error it is not acknowledged
 	}
 	return nil
 }

@@ -164,12 +164,13 @@ func (t *terminal) show(row string) {
 	}
 }
 
-func (t *terminal) text(s string) {
+func (t *terminal) text(s string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, line := range safeLines(s) {
 		t.line(incoming, line)
 	}
+	return nil
 }
 
 func (t *terminal) note(format string, args ...any) {
