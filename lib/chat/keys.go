@@ -77,7 +77,7 @@ func ownKey(dir string) (*ecdsa.PrivateKey, error) {
 			return nil, fmt.Errorf("make a key: %w", err)
 		}
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("directory of the chat's key: %w", err)
+			return nil, fmt.Errorf("directory of the chat's key: %w: set XDG_STATE_HOME to a directory of yours", err)
 		}
 		err = durable.CreateFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 		if err == nil {

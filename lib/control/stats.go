@@ -62,14 +62,14 @@ type TypeStats struct {
 // QueueStats is what is known of a queue.
 type QueueStats struct {
 	Waiting  int    `json:"waiting"`
-	InHand   int    `json:"in_hand"`       // taken, and not acknowledged
-	Bytes    int    `json:"bytes"`         // of both, in memory
-	Put      uint64 `json:"put"`           // messages since the queue was made
-	PutBytes uint64 `json:"put_bytes"`     //
-	Done     uint64 `json:"done"`          // acknowledged
-	Returned uint64 `json:"returned"`      // given back by a taker
-	Disk     int64  `json:"disk"`          // bytes on disk
-	Oldest   int64  `json:"oldest_millis"` // when the oldest on disk was put, Unix time; 0 when unknown
+	InHand   int    `json:"in_hand"`            // taken, and not acknowledged
+	Bytes    int    `json:"bytes"`              // of both, in memory
+	Put      uint64 `json:"put"`                // messages since the queue was made
+	PutBytes uint64 `json:"put_bytes"`          //
+	Done     uint64 `json:"done"`               // acknowledged
+	Returned uint64 `json:"returned"`           // given back by a taker
+	Disk     int64  `json:"disk"`               // bytes on disk
+	Oldest   int64  `json:"oldest_unix_millis"` // when the oldest on disk was put; 0 when unknown
 
 	Duplicates uint64 `json:"duplicates"` // that came again, and were not taken again
 	Expired    uint64 `json:"expired"`    // whose time was over

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"aioc/lib/cli"
@@ -21,6 +23,18 @@ func logPath(cfg *config.Config) string {
 		return ""
 	}
 	return filepath.Join(cfg.LogDir, cli.LogName)
+}
+
+// logWarnings tells of a directory in which anybody could put another log.
+func logWarnings(cfg *config.Config) []string {
+	if logPath(cfg) == "" {
+		return nil
+	}
+	info, err := os.Stat(cfg.LogDir)
+	if err != nil || info.Mode()&0o002 == 0 || info.Mode()&os.ModeSticky != 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("default_logger_dirpath: others can change the log, since %q is writable for all: chmod o-w", cfg.LogDir)}
 }
 
 // openLog returns the logger that the configuration asks for: to stderr, or to

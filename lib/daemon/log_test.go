@@ -67,3 +67,20 @@ func TestALogFileThatCannotBeMadeIsSaid(t *testing.T) {
 		t.Errorf("status %d, %s", status, errs)
 	}
 }
+
+func TestALogDirectoryThatAllCanWriteIsWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"-t", "-tls", "off", "-dir", newDir(t), "-set", fmt.Sprintf("default_logger_dirpath=%q", dir)}
+	for _, tt := range []struct {
+		mode os.FileMode
+		want bool
+	}{{0o755, false}, {0o777, true}, {0o777 | os.ModeSticky, false}} {
+		if err := os.Chmod(dir, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		status, _, errs := do(t, true, args...)
+		if got := strings.Contains(errs, "writable for all"); status != 0 || got != tt.want {
+			t.Errorf("%v: status %d, %q, want a warning: %v", tt.mode, status, errs, tt.want)
+		}
+	}
+}
