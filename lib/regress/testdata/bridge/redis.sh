@@ -112,7 +112,7 @@ for pay in pay.*; do
 done
 pending() { [ "$(redis XPENDING orders aioc | head -n 1)" = "$1" ]; }
 waitfor 'all to be acknowledged' 'pending 0'
-check 'an entry of another form is reported' 'grep -q "has no message" redis-in.log'
+waitfor 'an entry of another form to be reported' 'grep -q "has no message" redis-in.log'
 
 stop "$client_pid"
 redis -x XADD orders '*' message <plain >/dev/null
