@@ -14,7 +14,7 @@
 //	lib/local      the Unix sockets, both ends
 //	lib/link       a live stream of frames: reader, writer, acknowledgement window, keep alive
 //	lib/access     may this peer go on? black and white lists, hooks
-//	lib/identity   certificates, and what TLS needs of them
+//	lib/identity   certificates and tokens, and what TLS needs of them
 //	lib/queue      what waits for one destination
 //	lib/spool      a durable log
 //	lib/config     the configuration file, its defaults and checks; names of sockets and files

@@ -1,0 +1,163 @@
+package connector
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"aioc/lib/config"
+	"aioc/lib/queue"
+	"aioc/lib/wire"
+)
+
+// outbox is what waits for one peer, and the link to it.
+type outbox struct {
+	name string
+	q    *queue.Queue
+
+	mu   sync.Mutex
+	link *peerLink     // nil while the peer is away
+	up   chan struct{} // closed when there is a link
+	held int           // those who need the outbox to stay: see hold
+
+	refusing map[string]time.Time // by type: when the peer last had no room on its disk
+
+	files   *queue.Queue // messages with files, nil until there is one
+	sending bool         // fileLoop runs
+
+	landing atomic.Pointer[outgoing] // the file whose message is on its way
+	asking  bool                     // forget will be called once more; guarded by Connector.mu
+}
+
+func newOutbox(c *Connector, name string) *outbox {
+	return &outbox{name: name, q: c.newQueue(name, c.spoolTo(name)), up: make(chan struct{})}
+}
+
+// newQueue returns a queue for a peer, which may keep things in dir.
+func (c *Connector) newQueue(peer, dir string) *queue.Queue {
+	cfg := c.cfg.Load()
+	q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
+	c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
+	return q
+}
+
+// current returns the link, nil while the peer is away.
+func (b *outbox) current() *peerLink {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.link
+}
+
+// whenUp returns a channel that is closed while the peer is there.
+func (b *outbox) whenUp() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.up
+}
+
+// box returns the outbox for a destination: on a client that of its server
+// whatever the destination, on a server that of a client. A client that is not
+// known has none, unless make is set and the name is valid.
+func (c *Connector) box(destination string, create bool) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boxLocked(destination, create)
+}
+
+// boxLocked is box with mu held.
+func (c *Connector) boxLocked(destination string, create bool) *outbox {
+	if !c.server {
+		for _, b := range c.boxes {
+			return b
+		}
+		return nil
+	}
+	b := c.boxes[destination]
+	if b == nil && create && config.ValidName(destination) == nil && len(c.boxes) < maxBoxes {
+		b = newOutbox(c, destination)
+		c.boxes[destination] = b
+	}
+	return b
+}
+
+// boxFor is box for a message of a local program. Programs can name any number of
+// clients: they must leave room for those that connect.
+func (c *Connector) boxFor(destination string, create bool) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boxLocked(destination, create && len(c.boxes) < maxBoxes/2)
+}
+
+// maxBoxes bounds the peers that a server keeps something for.
+const maxBoxes = 100_000
+
+// ignored reports whether the traffic with a peer is to be ignored.
+func (c *Connector) ignored(peer string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ignore.All || c.ignore.Peer != "" && c.ignore.Peer == peer
+}
+
+// maySend reports whether local programs may send the type.
+func (c *Connector) maySend(messageType []byte) bool {
+	t := string(messageType)
+	return t == wire.TypePing || t == wire.TypePubSub || slices.Contains(c.cfg.Load().SendTypes, t)
+}
+
+// memory accounts for big messages on their way in: see wire.Reader.Account.
+func (c *Connector) memory(delta int) bool {
+	if delta < 0 {
+		c.reading.Add(int64(delta))
+		c.budget.Give(-delta)
+		return true
+	}
+	// Halves of messages must not keep whole ones out.
+	if c.reading.Add(int64(delta)) > c.cfg.Load().MaxMemoryTotal/2 || !c.budget.Take(delta) {
+		c.reading.Add(int64(-delta))
+		return false
+	}
+	return true
+}
+
+// strangerMemory is memory for users who may only send. All together they get
+// half of what there is: what they begin and do not end keeps nobody else out.
+func (c *Connector) strangerMemory(delta int) bool {
+	if delta > 0 && c.strange.Load()+int64(delta) > c.cfg.Load().MaxMemoryTotal/4 || !c.memory(delta) {
+		return false
+	}
+	c.strange.Add(int64(delta))
+	return true
+}
+
+// hold is box for one who waits for the peer or is about to connect it: until
+// release, the outbox is not forgotten. It is nil when there are too many.
+func (c *Connector) hold(destination string) *outbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.boxLocked(destination, true)
+	if b != nil {
+		b.mu.Lock()
+		b.held++
+		b.mu.Unlock()
+	}
+	return b
+}
+
+// release ends what hold began.
+func (c *Connector) release(b *outbox) {
+	b.mu.Lock()
+	b.held--
+	b.mu.Unlock()
+	c.forget(b)
+}
+
+// ID returns the source_id.
+func (c *Connector) ID() string { return c.id }
+
+// Alive reports whether the connector answers: it waits for its lock.
+func (c *Connector) Alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boxes != nil
+}
