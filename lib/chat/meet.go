@@ -282,7 +282,7 @@ func (c *chat) identify(s *session) {
 
 // state is that of the TLS session.
 func (s *session) state() *tls.ConnectionState {
-	t, ok := s.conn.Conn.(*tls.Conn)
+	t, ok := s.conn.Conn.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
 		return &tls.ConnectionState{}
 	}

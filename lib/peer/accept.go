@@ -228,11 +228,12 @@ func (l *Listener) identify(s *stranger, addr netip.AddrPort) (*Conn, error) {
 	stream := io.Reader(s)
 	var who identity.Who
 	if l.o.TLS != nil {
-		t := tls.Server(s, l.o.TLS)
+		under := tlsOver(s)
+		t := tls.Server(under, l.o.TLS)
 		if err := t.Handshake(); err != nil { // ended by the deadline, or the gate
 			return nil, l.early(s, l.tlsError(err))
 		}
-		conn.Conn, conn.TLS, stream = t, true, t
+		conn.Conn, conn.TLS, stream = under.with(t), true, t
 		if l.o.asksCertificates(l.mode) {
 			var err error
 			if who, err = l.o.Server.Recognise(t.ConnectionState()); err != nil {

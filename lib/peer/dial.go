@@ -132,7 +132,8 @@ func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 			p.tls = p.tls.Clone()
 			p.tls.ClientSessionCache = v
 		}
-		t := tls.Client(c.Conn, p.tls)
+		under := tlsOver(c.Conn)
+		t := tls.Client(under, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			var header tls.RecordHeaderError
 			switch {
@@ -147,7 +148,7 @@ func (d *Dialer) identify(ctx context.Context, c *Conn, p proof) error {
 			}
 			return err
 		}
-		c.Conn, c.TLS, stream = t, true, t
+		c.Conn, c.TLS, stream = under.with(t), true, t
 		if silent {
 			early, err := v.wait(t)
 			if err != nil {

@@ -8,6 +8,7 @@
 //	accept.go        the Listener: accepting, and the life of one connection
 //	gate.go          connections that are not identified yet, and what they may cost
 //	greet_client.go  what a client says first, by mode
+//	records.go       TLS whose records leave together
 //	verdict.go       whether a server takes the certificate that a client shows
 //	greet_server.go  what a server makes of it, by mode
 //

@@ -184,6 +184,9 @@ func (g *gate) add(s *stranger, n int) error {
 	return nil
 }
 
+// NetConn returns the connection itself.
+func (s *stranger) NetConn() net.Conn { return s.Conn }
+
 // Read reads and, from a stranger, counts.
 func (s *stranger) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)

@@ -99,7 +99,7 @@ var errTokenGone = errors.New("its token was deleted or replaced")
 
 // tlsState returns the state of a TLS connection.
 func tlsState(c net.Conn) (state tls.ConnectionState, ok bool) {
-	t, ok := c.(*tls.Conn)
+	t, ok := c.(*tlsConn)
 	if !ok {
 		return state, false
 	}

@@ -123,7 +123,7 @@ func TestAHelloIsTakenAsPythonMayWriteIt(t *testing.T) {
 				if got.Name != test.want || got.TLS != withTLS || got.Addr.String() != c.LocalAddr().String() {
 					t.Errorf("got name %q, TLS %v, address %v, want %q, %v, %v", got.Name, got.TLS, got.Addr, test.want, withTLS, c.LocalAddr())
 				}
-				if _, isTLS := got.Conn.(*tls.Conn); isTLS != withTLS {
+				if _, isTLS := got.Conn.(*tlsConn); isTLS != withTLS {
 					t.Errorf("got a %T", got.Conn)
 				}
 				if _, isTCP := got.Conn.(*net.TCPConn); isTCP == withTLS {

@@ -20,7 +20,7 @@ import (
 // through Reader, never from the net.Conn: Reader holds bytes that came with the
 // handshake. No deadline is set.
 type Conn struct {
-	net.Conn // plain TCP or *tls.Conn
+	net.Conn // plain TCP, or TLS, which has the methods ConnectionState and NetConn of tls.Conn
 
 	Reader *wire.Reader   // its limit is max_message_size
 	Name   string         // on a server the client's name, on a client config.PeerID
