@@ -141,8 +141,6 @@ func (o *outgoing) chunks(ctx context.Context, p *peerLink) (sum string, err err
 	if err := o.summedTo(ctx, off); err != nil {
 		return "", err
 	}
-	buf := chunkBuffers.get()[:chunkBytes]
-	defer chunkBuffers.put(buf)
 	window, mark, marked := int64(leastWindow), off, time.Now()
 	for off < o.src.Size {
 		full := false
@@ -160,23 +158,26 @@ func (o *outgoing) chunks(ctx context.Context, p *peerLink) (sum string, err err
 		}); err != nil {
 			return "", err
 		}
-		part := buf[:min(chunkBytes, o.src.Size-off)]
+		memory := p.feed.lend()
+		part := memory[chunkRoom:][:min(chunkBytes, o.src.Size-off)]
 		if err := o.readAt(part, off); err != nil {
 			return "", err
 		}
 		_, _ = o.sum.Write(part) // never fails
 		o.summed += int64(len(part))
-		edits := o.chunkEdits(off)
+		var f chunkFrame
 		if allZero(part) {
-			edits = append(edits, wire.Edit{Key: "zeros", Value: strconv.AppendInt(nil, int64(len(part)), 10)})
-			off += int64(len(part))
-			part = nil
+			f, err = frameIn(memory, o.chunkHeader(off, wire.Edit{Key: "zeros", Value: strconv.AppendInt(nil, int64(len(part)), 10)}), 0)
 		} else {
-			off += int64(len(part))
+			f, err = frameIn(memory, o.chunkHeader(off), len(part))
 		}
-		if err := p.feed.push(ctx, p.l, edits, part); err != nil {
+		if err == nil {
+			err = p.feed.push(ctx, p.l, f)
+		}
+		if err != nil {
 			return "", err
 		}
+		off += int64(len(part))
 	}
 	sum = hex.EncodeToString(o.sum.Sum(nil))
 	if done {
@@ -185,7 +186,11 @@ func (o *outgoing) chunks(ctx context.Context, p *peerLink) (sum string, err err
 	o.mu.Lock()
 	o.acked = -1
 	o.mu.Unlock()
-	if err := p.feed.push(ctx, p.l, append(o.chunkEdits(off), wire.Edit{Key: "sum", Value: wire.AppendString(nil, sum)}), nil); err != nil {
+	last, err := wire.AppendFrame(nil, o.chunkHeader(off, wire.Edit{Key: "sum", Value: wire.AppendString(nil, sum)}), nil, nil)
+	if err == nil {
+		err = p.feed.push(ctx, p.l, chunkFrame{frame: last})
+	}
+	if err != nil {
 		return "", err
 	}
 	err = o.wait(ctx, p, func() bool { return o.done || o.acked == 0 })
@@ -219,12 +224,13 @@ func (o *outgoing) summedTo(ctx context.Context, off int64) error {
 	return nil
 }
 
-func (o *outgoing) chunkEdits(off int64) []wire.Edit {
-	return []wire.Edit{
+// chunkHeader is the header of a _chunk.
+func (o *outgoing) chunkHeader(off int64, more ...wire.Edit) []byte {
+	return wire.AppendEdited(nil, []byte("{}"), append([]wire.Edit{
 		{Key: "message_type", Value: []byte(`"` + wire.TypeChunk + `"`)},
 		{Key: "file", Value: wire.AppendString(nil, o.id)},
 		{Key: "offset", Value: strconv.AppendInt(nil, off, 10)},
-	}
+	}, more...)...)
 }
 
 var zeroChunk [chunkBytes]byte

@@ -13,12 +13,47 @@ import (
 // are not numbered and not acknowledged as messages are.
 type chunkFeed struct {
 	mu    sync.Mutex
-	ready [][]byte // frames
-	out   [][]byte // frames of the last batch, which may be being written
-	free  [][]byte
+	ready []chunkFrame
+	out   []chunkFrame  // of the last batch, which may be being written
+	free  [][]byte      // memory of those before
+	busy  bool          // memory is lent: a file is on its way
 	room  chan struct{} // closed when a ready one was taken
 	tail  *tail         // a message with a file, to be sent as a whole
 	last  *tail         // the one in the last batch
+}
+
+// chunkFrame is a frame, and the memory in which it is: nil, or lent.
+type chunkFrame struct{ frame, memory []byte }
+
+// chunkRoom is what a frame needs before the bytes of the file.
+const chunkRoom = 512
+
+// lend returns memory for a chunk, to be pushed: from chunkRoom on for bytes of a
+// file, which so need not be copied.
+func (c *chunkFeed) lend() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = true
+	if k := len(c.free); k > 0 {
+		memory := c.free[k-1]
+		c.free = c.free[:k-1]
+		return memory
+	}
+	return make([]byte, chunkRoom+chunkBytes)
+}
+
+// frameIn makes a frame of which the data, n bytes, is in memory already.
+func frameIn(memory, header []byte, n int) (chunkFrame, error) {
+	head, err := wire.AppendHead(nil, header, n)
+	from := chunkRoom - len(head)
+	if err == nil && from < 0 {
+		err = wire.ErrTooBig
+	}
+	if err != nil {
+		return chunkFrame{}, err
+	}
+	copy(memory[from:], head)
+	return chunkFrame{memory[from : chunkRoom+n : chunkRoom+n], memory}, nil
 }
 
 // tail is a message whose file is read while it is written.
@@ -62,7 +97,7 @@ const (
 )
 
 // push adds a chunk for the link l and waits while there are enough.
-func (c *chunkFeed) push(ctx context.Context, l *link.Link, edits []wire.Edit, data []byte) error {
+func (c *chunkFeed) push(ctx context.Context, l *link.Link, f chunkFrame) error {
 	c.mu.Lock()
 	for len(c.ready) >= feedAhead {
 		if c.room == nil {
@@ -79,30 +114,26 @@ func (c *chunkFeed) push(ctx context.Context, l *link.Link, edits []wire.Edit, d
 		}
 		c.mu.Lock()
 	}
-	var buf []byte
-	if k := len(c.free); k > 0 {
-		buf, c.free = c.free[k-1][:0], c.free[:k-1]
-	}
-	frame, err := wire.AppendFrame(buf, wire.AppendEdited(nil, []byte("{}"), edits...), data, nil)
 	first := len(c.ready) == 0
-	if err == nil {
-		c.ready = append(c.ready, frame)
-	}
+	c.ready = append(c.ready, f)
 	c.mu.Unlock()
 	if first { // otherwise the link knows
 		l.Wake()
 	}
-	return err
+	return nil
 }
 
 // take adds what is ready to b, a little of it: messages come next.
 func (c *chunkFeed) take(b *wire.Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.out) > 0 { // written by now
-		c.free = append(c.free, c.out...)
-		c.out = c.out[:0]
+	for _, f := range c.out { // written by now
+		if f.memory != nil && c.busy {
+			c.free = append(c.free, f.memory)
+		}
 	}
+	clear(c.out)
+	c.out = c.out[:0]
 	if c.last != nil {
 		close(c.last.written)
 		c.last = nil
@@ -117,8 +148,8 @@ func (c *chunkFeed) take(b *wire.Batch) {
 	if n == 0 {
 		return
 	}
-	for _, frame := range c.ready[:n] {
-		b.Add(frame[:len(frame):len(frame)], 0)
+	for _, f := range c.ready[:n] {
+		b.Add(f.frame[:len(f.frame):len(f.frame)], 0)
 	}
 	c.out = append(c.out, c.ready[:n]...)
 	c.ready = append(c.ready[:0], c.ready[n:]...)
@@ -132,7 +163,7 @@ func (c *chunkFeed) take(b *wire.Batch) {
 func (c *chunkFeed) idle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ready, c.free, c.tail = nil, nil, nil
+	c.ready, c.free, c.tail, c.busy = nil, nil, nil, false
 }
 
 // chunkBuffers lends the memory for chunks.

@@ -115,3 +115,21 @@ func AppendOpenFrame(dst, header, data, bin []byte, more int64) ([]byte, error) 
 	}
 	return dst, nil
 }
+
+// AppendHead is AppendFrame for a frame without a binary section whose data, of n
+// bytes, follows in the stream.
+func AppendHead(dst, header []byte, n int) ([]byte, error) {
+	if total := int64(Size(len(header), 0, 0)) + int64(n); total > 1<<32 {
+		return dst, tooLong(total)
+	}
+	from := len(dst)
+	dst, err := AppendFrame(dst, header, nil, nil)
+	if err != nil {
+		return dst, err
+	}
+	for _, at := range []int{from, len(dst) - 4} {
+		field := dst[at:]
+		binary.LittleEndian.PutUint32(field, binary.LittleEndian.Uint32(field)+uint32(n))
+	}
+	return dst, nil
+}

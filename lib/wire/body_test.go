@@ -144,3 +144,23 @@ func TestAnOpenFrameIsTheBeginningOfAWholeOne(t *testing.T) {
 		t.Errorf("4 GiB: got %v", err)
 	}
 }
+
+func TestAHeadIsTheBeginningOfAWholeFrame(t *testing.T) {
+	h := []byte(`{"message_type": "any"}`)
+	for _, data := range []string{"", "data"} {
+		want, err := AppendFrame([]byte("x"), h, []byte(data), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := AppendHead([]byte("x"), h, len(data))
+		if err != nil || string(got)+data != string(want) {
+			t.Errorf("%q: got %q, %v, want %q", data, got, err, want)
+		}
+	}
+	if _, err := AppendHead(nil, []byte("{}"), 1<<32-8); !errors.Is(err, ErrTooBig) {
+		t.Errorf("4 GiB: got %v", err)
+	}
+	if _, err := AppendHead(nil, make([]byte, MaxHeader+1), 1); !errors.Is(err, ErrTooBig) {
+		t.Errorf("a big header: got %v", err)
+	}
+}
