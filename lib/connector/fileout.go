@@ -541,10 +541,11 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 			return err
 		}
 		room := make(chan struct{})
-		o.b.q.OnRoom(typ, len(frame), func() { close(room) })
+		forget := o.b.q.OnRoom(typ, len(frame), func() { close(room) })
 		select {
 		case <-room:
 		case <-ctx.Done():
+			forget()
 			return ctx.Err()
 		}
 	}

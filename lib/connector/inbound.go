@@ -44,6 +44,7 @@ type peerLink struct {
 	pubsFrom queue.Origin // of the first of them
 
 	streams map[string]*queue.Origin // by type: of its next message
+	rooms   map[string]roomWait      // by type that is parked
 	unsafe  unsafe                   // put since the last commit
 	taken   [][]byte                 // transport_ids to acknowledge after it
 
@@ -265,7 +266,8 @@ func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 		extra.From = *h.from
 		defer func(all []byte) { h.from.Seq += uint64(count(all)) }(frames)
 	}
-	if err = queue.ErrFull; !p.l.Refusing(h.typ) { // else they would overtake
+	parked := p.l.Refusing(h.typ)
+	if err = queue.ErrFull; !parked { // else they would overtake
 		taken, err = h.q.PutExtra(h.typ, frames, &extra)
 	}
 	if h.durable && taken > 0 {
@@ -307,9 +309,38 @@ func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 		p.c.drop("queue "+h.typ+" full", p.box.name, h.typ, lost)
 		return false, nil
 	}
-	typ, l := h.typ, p.l
-	h.q.OnRoom(typ, len(first), func() { l.Room(typ) })
+	p.awaitRoom(h.q, h.typ, len(first), parked)
 	return false, nil
+}
+
+// roomWait is what a queue was asked for on behalf of a parked type.
+type roomWait struct {
+	forget func()
+	need   int // bytes
+}
+
+// awaitRoom lets a parked type be resumed when there is room for n bytes, and
+// for the first that was parked. A queue is asked once for each type, however
+// much of it is refused.
+func (p *peerLink) awaitRoom(q *queue.Queue, typ string, n int, parked bool) {
+	if w, ok := p.rooms[typ]; ok {
+		w.forget()
+		if parked {
+			n = max(n, w.need)
+		}
+	}
+	if p.rooms == nil {
+		p.rooms = map[string]roomWait{}
+	}
+	l := p.l
+	p.rooms[typ] = roomWait{q.OnRoom(typ, n, func() { l.Room(typ) }), n}
+}
+
+// forgetRooms ends what awaitRoom began, when the link has ended.
+func (p *peerLink) forgetRooms() {
+	for _, w := range p.rooms {
+		w.forget()
+	}
 }
 
 // errTooEarly ends a link whose other end cannot be told yet to wait.

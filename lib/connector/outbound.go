@@ -266,7 +266,7 @@ func (in *intake) room(q *queue.Queue, typ string, need int, err error) error {
 		return err
 	}
 	room := make(chan struct{})
-	q.OnRoom(typ, need, func() { close(room) })
+	defer q.OnRoom(typ, need, func() { close(room) })()
 	return in.await(room)
 }
 

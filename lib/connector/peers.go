@@ -124,6 +124,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	ungreeted := time.AfterFunc(maxGreeting, feed)
 	err := p.l.Run(ctx)
 	ungreeted.Stop()
+	p.forgetRooms()
 	p.endFiles()
 	p.detach()
 	c.waiters.fail(box.name)

@@ -1,8 +1,10 @@
 package connector
 
 import (
+	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"aioc/lib/api"
@@ -151,4 +153,33 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+func TestAQueueThatStaysFullKeepsNothingOfLinksThatHaveEnded(t *testing.T) {
+	const limit, many = 64 << 10, 20
+	s := server(t, small(limit))
+	filler := s.native(t, "filler")
+	for _, d := range padded(0, 100) {
+		filler.write(`{"message_type": "any", "source_id": "filler"}`, d)
+	}
+	filler.until("_nack")
+	var gone atomic.Int32
+	for i := range many {
+		name := fmt.Sprint("c", i)
+		p := s.native(t, name)
+		runtime.AddCleanup(s.box(name, false).current(), func(struct{}) { gone.Add(1) }, struct{}{})
+		for _, d := range padded(0, 3) {
+			p.write(fmt.Sprintf(`{"message_type": "any", "source_id": %q}`, name), d)
+		}
+		p.until("_nack")
+		p.Close()
+		s.disconnected(t, name)
+	}
+	eventually(t, "what was kept for most is free", func() bool {
+		runtime.GC()
+		return gone.Load() >= many*8/10
+	})
+	if n := s.inbox["any"].Len(); n == 0 {
+		t.Error("the queue is empty")
+	}
 }

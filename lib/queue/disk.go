@@ -62,6 +62,7 @@ type disk struct {
 	when     time.Time         // when that was
 	stuck    bool              // the log cannot be read
 	filling  bool
+	asked    bool // the budget will call fillAgain
 	acks     []spool.Range
 	acking   bool // writeAcks will be called
 	retrying bool // a timer will end full, or stuck

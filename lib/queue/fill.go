@@ -121,7 +121,11 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 			if l.above(len(r.Frame), &e) {
 				return false // until something is taken
 			}
-			return q.budget.onRoom(l.fillAgain)
+			if d.asked {
+				return false
+			}
+			d.asked = !q.budget.onRoom(l.fillAgain)
+			return !d.asked
 		}
 		d.first, d.tailSeq = r.Seq+1, m.seq+1
 		d.tail--
@@ -161,6 +165,7 @@ func (l *lane) filled(page *spool.Page, last uint64, err error) (more bool) {
 func (l *lane) fillAgain() {
 	l.q.mu.Lock()
 	defer l.q.unlock()
+	l.disk.asked = false
 	l.checkFill()
 }
 

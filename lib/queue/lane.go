@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"slices"
 	"sync"
 
 	"aioc/lib/wire"
@@ -88,7 +89,7 @@ type lane struct {
 	bytes int    // of what is in memory and not finished
 	hand  int    // of that, in takers' hands
 	freed int    // bytes that were finished since the start
-	room  []func()
+	room  []*waiter
 	need  int  // the most bytes that one in room waits for
 	asked bool // the budget will call announceRoom
 
@@ -370,6 +371,28 @@ func (l *lane) roomy() bool {
 }
 
 func (l *lane) callRoom() {
-	l.q.pending = append(l.q.pending, l.room...)
+	for _, w := range l.room {
+		l.q.pending = append(l.q.pending, w.f)
+	}
 	l.room, l.need = nil, 0
+}
+
+// waiter is one who waits for room.
+type waiter struct {
+	f    func()
+	need int // bytes
+}
+
+// forgetRoom removes one who waited, unless it was called. That may leave room
+// enough for the others.
+func (l *lane) forgetRoom(w *waiter) {
+	i := slices.Index(l.room, w)
+	if i < 0 {
+		return
+	}
+	l.room, l.need = slices.Delete(l.room, i, i+1), 0
+	for _, other := range l.room {
+		l.need = max(l.need, other.need)
+	}
+	l.checkRoom()
 }

@@ -276,18 +276,26 @@ func (q *Queue) wake() {
 
 // OnRoom calls f once when the lane of the message type is at most half full,
 // has room for n bytes and memory is available, or when the queue is closed.
-// That may be at once, before OnRoom returns.
-func (q *Queue) OnRoom(messageType string, n int, f func()) {
+// That may be at once, before OnRoom returns. Who does not want to know any more
+// calls forget, or the queue keeps f until then, which may be for ever; a call
+// that has begun goes on.
+func (q *Queue) OnRoom(messageType string, n int, f func()) (forget func()) {
 	q.mu.Lock()
 	defer q.unlock()
 	l := q.lane(messageType)
-	l.room = append(l.room, f)
-	l.need = max(l.need, n+overhead)
+	w := &waiter{f, n + overhead}
+	l.room = append(l.room, w)
+	l.need = max(l.need, w.need)
 	if q.closed {
 		l.callRoom()
-		return
+	} else {
+		l.checkRoom()
 	}
-	l.checkRoom()
+	return func() {
+		q.mu.Lock()
+		defer q.unlock()
+		l.forgetRoom(w)
+	}
 }
 
 // OnEmpty calls f once when no message waits or is in hand, or the queue is
