@@ -17,6 +17,7 @@ import (
 	"aioc/lib/control"
 	"aioc/lib/envelope"
 	"aioc/lib/link"
+	"aioc/lib/queue"
 	"aioc/lib/spool"
 	"aioc/lib/wire"
 )
@@ -358,10 +359,11 @@ func (c *Connector) retryDead(typ string, r *spool.Record) error {
 	if q == nil {
 		return fmt.Errorf("%w: message type %q is not in recv_message_types any more", control.ErrArgument, typ)
 	}
-	if _, err := q.Put(typ, r.Frame); err != nil {
+	var extra queue.Extra
+	if _, err := q.PutExtra(typ, r.Frame, &extra); err != nil {
 		return fmt.Errorf("%w: %w", control.ErrBusy, err)
 	}
-	return q.Commit(typ)
+	return q.CommitSince(queue.Written{Type: typ, Round: extra.Round})
 }
 
 // deadCommands are the commands that look after the dead letters.

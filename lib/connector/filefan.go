@@ -87,7 +87,7 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Ca
 		q := c.fileQueue(b)
 		if _, err = q.PutExtra(topic, frame, &extra); err == nil {
 			if c.durableSend(topic) {
-				put.add(q, topic)
+				put.add(q, topic, extra.Round)
 			}
 			c.sendFiles(b)
 			return

@@ -518,8 +518,8 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 		return &link.Refusal{Reason: "size", Text: err.Error()}
 	}
 	typ := string(h.Type)
-	taken := make(chan error, 1)
-	extra := queue.Extra{Note: &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { taken <- err }}}
+	var taken chan error
+	var extra queue.Extra
 	_, extra.Mortal = h.ExpiresAt()
 	if o.c.durableSend(typ) {
 		// It may be in both queues when the connector is killed now, also after
@@ -530,9 +530,12 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 	o.b.landing.Store(o) // the peer says before its _ack that it has not stored the file
 	defer o.b.landing.Store(nil)
 	for {
+		told := make(chan error, 1) // what a commit that failed says is not said of the next attempt
+		taken, extra.Round = told, 0
+		extra.Note = &queue.Note{WaitForAck: h.WaitForAck, Done: func(err error) { told <- err }}
 		_, err := o.b.q.PutExtra(typ, frame, &extra)
 		if err == nil {
-			err = o.b.q.Commit(typ)
+			err = o.b.q.CommitSince(queue.Written{Type: typ, Round: extra.Round})
 		}
 		if err == nil {
 			break

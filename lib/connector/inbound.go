@@ -271,7 +271,7 @@ func (p *peerLink) put(n uint64, frames []byte) (all bool, err error) {
 		taken, err = h.q.PutExtra(h.typ, frames, &extra)
 	}
 	if h.durable && taken > 0 {
-		p.unsafe.add(h.q, h.typ)
+		p.unsafe.add(h.q, h.typ, extra.Round)
 	}
 	full := errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrDisk)
 	switch {

@@ -125,8 +125,9 @@ func (c *Connector) importReceived(typ string, q *queue.Queue, f *wire.Frame, fr
 		c.drop("leftover of another type", "", string(f.Header.Type), 1)
 		return nil
 	}
-	_, err := q.PutExtra(typ, f.Raw, &queue.Extra{From: *from})
-	put.add(q, typ)
+	extra := queue.Extra{From: *from}
+	_, err := q.PutExtra(typ, f.Raw, &extra)
+	put.add(q, typ, extra.Round)
 	return err
 }
 
@@ -156,8 +157,9 @@ func (c *Connector) importSent(f *wire.Frame, from *queue.Origin, put *unsafe) e
 	if err != nil {
 		return nil // it was a frame before; it cannot have become too long
 	}
-	_, err = q.PutExtra(d.typ, raw, &queue.Extra{From: *from})
-	put.add(q, d.typ)
+	extra := queue.Extra{From: *from}
+	_, err = q.PutExtra(d.typ, raw, &extra)
+	put.add(q, d.typ, extra.Round)
 	return err
 }
 

@@ -194,7 +194,7 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 			continue
 		}
 		if h.durable && taken > 0 {
-			in.unsafe.add(h.box.q, h.typ)
+			in.unsafe.add(h.box.q, h.typ, extra.Round)
 		}
 		for part := frames[:taken]; len(part) > 0; n++ {
 			_, part = wire.Split(part)
@@ -424,7 +424,7 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 		if err == nil {
 			put = true
 			if h.durable {
-				in.unsafe.add(q, h.typ)
+				in.unsafe.add(q, h.typ, extra.Round)
 			}
 			if h.file {
 				in.c.sendFiles(h.box)

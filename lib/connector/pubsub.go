@@ -87,7 +87,7 @@ func (c *Connector) spreadTo(f *fan, i int, frames []byte, x *queue.Extra, put *
 		taken, err := b.q.PutExtra(f.topic, frames, x)
 		frames = frames[taken:]
 		if taken > 0 && c.durableSend(f.topic) {
-			put.add(b.q, f.topic)
+			put.add(b.q, f.topic, x.Round)
 		}
 		if errors.Is(err, queue.ErrClosed) {
 			// It was dropped when the subscriber had gone.

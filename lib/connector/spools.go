@@ -282,25 +282,27 @@ func CheckSpools(cfg *config.Config) error {
 
 // dirty is what was put and is not yet known to be on disk.
 type dirty struct {
-	q     *queue.Queue
-	types []string
+	q    *queue.Queue
+	puts []queue.Written
 }
 
 // unsafe are the queues that a handler has put into since its last commit.
 type unsafe []dirty
 
-func (u *unsafe) add(q *queue.Queue, messageType string) {
+// add notes a put that has something to commit, and its Round.
+func (u *unsafe) add(q *queue.Queue, messageType string, round uint64) {
 	i := slices.IndexFunc(*u, func(d dirty) bool { return d.q == q })
 	if i < 0 {
 		if i = len(*u); i < cap(*u) {
-			*u = (*u)[:i+1] // its types have memory
-			(*u)[i].q, (*u)[i].types = q, (*u)[i].types[:0]
+			*u = (*u)[:i+1] // its puts have memory
+			(*u)[i].q, (*u)[i].puts = q, (*u)[i].puts[:0]
 		} else {
 			*u = append(*u, dirty{q: q})
 		}
 	}
-	if d := &(*u)[i]; !slices.Contains(d.types, messageType) {
-		d.types = append(d.types, messageType)
+	// The first round of a type is the one that counts.
+	if d := &(*u)[i]; !slices.ContainsFunc(d.puts, func(w queue.Written) bool { return w.Type == messageType }) {
+		d.puts = append(d.puts, queue.Written{Type: messageType, Round: round})
 	}
 }
 
@@ -309,7 +311,7 @@ func (u *unsafe) commit() error {
 	var failed error
 	for i := range *u {
 		d := &(*u)[i]
-		if err := d.q.Commit(d.types...); err != nil && failed == nil {
+		if err := d.q.CommitSince(d.puts...); err != nil && failed == nil {
 			failed = err
 		}
 		d.q = nil

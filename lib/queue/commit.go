@@ -10,14 +10,52 @@ import (
 
 // Commit waits until all messages of the types that were put before are safe,
 // as far as they have to be, and lets them be taken. With an error some of
-// them were lost, and will not be.
+// them were lost, and will not be. Of what others have found out to be lost
+// before, it says nothing: see CommitSince.
 func (q *Queue) Commit(types ...string) error {
+	var few [4]Written
+	written := few[:0]
+	for _, name := range types {
+		written = append(written, Written{Type: name})
+	}
+	return q.CommitSince(written...)
+}
+
+// Written is what has to be committed: messages of a type, from the put on whose
+// Extra got this Round.
+type Written struct {
+	Type  string
+	Round uint64 // 0: what is there now
+}
+
+// errLostBefore is the error for those who commit what another's commit has
+// lost.
+var errLostBefore = errors.New("a sync failed after it was put")
+
+// began notes in which round something was put, or known. Who commits it later
+// would not see that somebody else's commit has lost it. q.mu is held.
+func (l *lane) began(x *Extra) {
+	if d := l.disk; d != nil && d.durable && x.Round == 0 {
+		x.Round = d.round
+	}
+}
+
+// CommitSince is Commit with an error, too, when something was lost since it was
+// put, whoever committed it.
+func (q *Queue) CommitSince(written ...Written) error {
 	var failed error
 	var few [4]*lane
 	lanes := few[:0]
 	q.mu.Lock()
-	for _, name := range types {
-		if l := q.byType[name]; l != nil && l.disk != nil && l.disk.durable && l.disk.log != nil {
+	for _, w := range written {
+		l := q.byType[w.Type]
+		if l == nil || l.disk == nil || !l.disk.durable {
+			continue
+		}
+		if w.Round != 0 && w.Round != l.disk.round {
+			failed = fmt.Errorf("%w: type %s: %w", ErrDisk, l.name, errLostBefore)
+		}
+		if l.disk.log != nil {
 			lanes = append(lanes, l)
 		}
 	}
@@ -99,6 +137,7 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 	}
 	q.stats.Waiting -= lost
 	d.safe = max(d.safe, upTo)
+	d.round++
 	l.lostMarks()
 	d.acks = append(d.acks, spool.Range{First: safe + 1, Last: upTo})
 	l.ackSoon()

@@ -51,6 +51,7 @@ type disk struct {
 	fresh    ring              // in the log and in memory, not committed yet
 	last     uint64            // the last record
 	safe     uint64            // up to here records are committed, if durable
+	round    uint64            // goes on when records that were put are lost: see began
 	first    uint64            // from here on records are not in memory
 	tail     int               // how many those are
 	tailSeq  uint64            // at most the sequence number of the first of those
@@ -73,6 +74,7 @@ type disk struct {
 	// Of marks: what is not on disk yet, and the numbers by which the log knows
 	// where messages came from.
 	unsure  []unsureMark
+	newIDs  []newID // of ids the same
 	indexes uint64
 	byIndex map[uint64]*mark // while the log is opened
 }
@@ -189,6 +191,9 @@ func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error)
 	if x.From.Seq > 0 || x.ID != (ID{}) { // it may have come on another way meanwhile
 		q.mu.Lock()
 		skipped := l.skipKnown(frames, x)
+		if skipped > 0 {
+			l.began(x)
+		}
 		q.unlock()
 		if taken, frames = skipped, frames[skipped:]; len(frames) == 0 {
 			return taken, nil
@@ -352,6 +357,7 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 	d.last = l.num - 1
 	q.count(frames, count)
 	l.took(x, count)
+	l.began(x)
 	e := &slot{to: &l.wait, seq: seq, num: num, flags: x.flags(), note: x.Note, page: x.page()}
 	if d.durable {
 		e.to = &d.fresh

@@ -165,6 +165,98 @@ func TestAFailedSyncLosesWhatWasNotCommittedAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestAFailedSyncForgetsTheIDsOfWhatItLostOnly(t *testing.T) {
+	disk := &weakFS{}
+	s := &store{dir: t.TempDir(), fs: disk}
+	q := onDisk(t, s, 1<<20)
+	x := newTaker(q)
+	put := func(id uint64) {
+		t.Helper()
+		f := message(id, 100)
+		if n, err := q.PutExtra("d", f, &Extra{ID: ID{byte(id)}}); n != len(f) || err != nil {
+			t.Fatalf("PutExtra = %d, %v", n, err)
+		}
+	}
+	put(1)
+	put(2)
+	mustCommit(t, q, "d")
+	put(3)
+	put(4)
+	disk.sync.Store(true)
+	if err := q.Commit("d"); !errors.Is(err, ErrDisk) {
+		t.Errorf("Commit: %v, want an %v", err, ErrDisk)
+	}
+	disk.sync.Store(false)
+	for id := range uint64(5) { // sent again, as their senders do not know
+		put(id + 1)
+		put(id + 1)
+	}
+	mustCommit(t, q, "d")
+	checkIDs(t, x.finish(t, 5), upFrom(1, 5)...)
+	if st := q.Stats(); st.Duplicates != 7 || st.Waiting != 0 {
+		t.Errorf("%d duplicates, %d wait; want 7 and none", st.Duplicates, st.Waiting)
+	}
+	x.Close()
+	q.Close()
+	q = onDisk(t, s, 1<<20, "d")
+	for id := range uint64(6) {
+		put(id + 1)
+	}
+	mustCommit(t, q, "d")
+	checkIDs(t, newTaker(q).finish(t, 1), 6)
+	if n := q.Len(); n != 0 {
+		t.Errorf("%d were taken twice", n)
+	}
+}
+
+func TestWhoCommitsLastLearnsOfTheFailureToo(t *testing.T) {
+	f, g := message(1, 100), message(2, 100)
+	tests := []struct {
+		name    string
+		second  []byte                       // what the one puts who commits last
+		id      ID                           // of what both put
+		between func(t *testing.T, q *Queue) // their commits
+	}{
+		{"at once", g, ID{}, func(*testing.T, *Queue) {}},
+		{"after the log was repaired", g, ID{}, func(t *testing.T, q *Queue) {
+			mustPut(t, q, "d", message(3, 100))
+			mustCommit(t, q, "d")
+		}},
+		{"what somebody else has put", f, ID{1}, func(*testing.T, *Queue) {}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			disk := &weakFS{}
+			q := onDisk(t, &store{dir: t.TempDir(), fs: disk}, 1<<20)
+			mustPut(t, q, "d", message(0, 100))
+			mustCommit(t, q, "d")
+			one, two := Extra{ID: test.id}, Extra{ID: test.id}
+			if n, err := q.PutExtra("d", f, &one); n != len(f) || err != nil {
+				t.Fatal(n, err)
+			}
+			if n, err := q.PutExtra("d", test.second, &two); n != len(test.second) || err != nil {
+				t.Fatal(n, err)
+			}
+			disk.sync.Store(true)
+			if err := q.CommitSince(Written{"d", one.Round}); !errors.Is(err, ErrDisk) {
+				t.Errorf("the first commit: %v, want an %v", err, ErrDisk)
+			}
+			disk.sync.Store(false)
+			test.between(t, q)
+			if err := q.CommitSince(Written{"d", two.Round}); !errors.Is(err, ErrDisk) {
+				t.Errorf("the second commit: %v, want an %v", err, ErrDisk)
+			}
+			again := Extra{ID: test.id}
+			if n, err := q.PutExtra("d", test.second, &again); n != len(test.second) || err != nil {
+				t.Fatal(n, err)
+			}
+			if err := q.CommitSince(Written{"d", again.Round}); err != nil {
+				t.Errorf("the commit after that: %v", err)
+			}
+		})
+	}
+}
+
 func TestAQuotaPushesBack(t *testing.T) {
 	for _, typ := range []string{"a", "d"} {
 		s := &store{dir: t.TempDir(), quota: spool.NewQuota(20_000), segment: 5000}

@@ -116,7 +116,16 @@ func (l *lane) took(x *Extra, count int) {
 	}
 	if x.ID != (ID{}) {
 		l.ids.add(x.ID, time.Now().Unix())
+		if d := l.disk; d != nil && d.durable {
+			d.newIDs = append(d.newIDs, newID{x.ID, l.num - 1})
+		}
 	}
+}
+
+// newID is an id whose record is not on disk yet.
+type newID struct {
+	id  ID
+	num uint64
 }
 
 // sure notes that the records up to safe are on disk. q.mu is held.
@@ -127,16 +136,24 @@ func (l *lane) sure(safe uint64) {
 		d.unsure[k].m.sure = d.unsure[k].high
 	}
 	d.unsure = slices.Delete(d.unsure, 0, k)
+	k = 0
+	for k < len(d.newIDs) && d.newIDs[k].num <= safe {
+		k++
+	}
+	d.newIDs = slices.Delete(d.newIDs, 0, k)
 }
 
-// lostMarks takes back what was noted of records that are lost. q.mu is held.
+// lostMarks takes back what was noted of records that are lost: these will be
+// sent again, and must be taken then. All else is as it was: what is on disk must
+// not be taken twice. q.mu is held.
 func (l *lane) lostMarks() {
 	d := l.disk
 	for _, u := range d.unsure {
 		u.m.high, u.m.index = u.m.sure, 0
 	}
 	d.unsure = nil
-	l.ids = window{}
+	l.ids.remove(d.newIDs)
+	d.newIDs = nil
 }
 
 // window remembers ids for a while.
@@ -160,6 +177,20 @@ func (w *window) add(id ID, at int64) {
 	}
 	w.when[id] = at
 	w.expire(time.Now())
+}
+
+// remove forgets ids.
+func (w *window) remove(ids []newID) {
+	if len(ids) == 0 {
+		return
+	}
+	lost := make(map[ID]bool, len(ids))
+	for _, n := range ids {
+		lost[n.id] = true
+		delete(w.when, n.id)
+	}
+	w.order = slices.DeleteFunc(w.order[w.gone:], func(id ID) bool { return lost[id] })
+	w.gone = 0
 }
 
 func (w *window) expire(now time.Time) {

@@ -68,6 +68,10 @@ type Extra struct {
 	Mortal bool   // the headers have expires: they are not given out after that
 	Now    bool   // ErrFull means that the disk is full too: see patience
 	Page   *Page  // of which the frames are a part, as they are there; or nil
+
+	// Round is set by a put that left something to commit, unless it is set: it is
+	// for CommitSince. Extra is used again only to go on with the same.
+	Round uint64
 }
 
 // page returns the page if it can be kept.
@@ -155,7 +159,7 @@ func (q *Queue) lane(messageType string) *lane {
 	if l == nil {
 		l = &lane{q: q, name: messageType, prio: q.prio[messageType], id: len(q.lanes), num: 1, epoch: newEpoch()}
 		if q.store != nil {
-			l.disk = &disk{durable: q.store.Durable(messageType), first: never}
+			l.disk = &disk{durable: q.store.Durable(messageType), first: never, round: 1}
 		}
 		q.byType[messageType] = l
 		i := len(q.lanes)
@@ -196,6 +200,9 @@ func (q *Queue) PutExtra(messageType string, frames []byte, x *Extra) (taken int
 	if x.From.Seq > 0 || x.ID != (ID{}) {
 		taken = l.skipKnown(frames, x)
 		frames = frames[taken:]
+		if taken > 0 {
+			l.began(x) // what is known may not be on disk yet
+		}
 	}
 	if len(frames) == 0 {
 		q.unlock()
