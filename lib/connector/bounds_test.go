@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/api"
 	"aioc/lib/config"
@@ -261,6 +262,71 @@ func TestWhatStrangersBeginKeepsNobodyElseOut(t *testing.T) {
 	}
 	if s.memory(1); !s.strangerMemory(-total/4) || !s.strangerMemory(1) {
 		t.Errorf("strangers get nothing back; they have %d", s.strange.Load())
+	}
+}
+
+func TestWhatOnePeerBeginsKeepsNobodyElseOut(t *testing.T) {
+	const total = 16 << 20
+	s := server(t, func(cfg *config.Config) { cfg.MaxMemoryTotal = total })
+	one, two := &peerLink{c: s.Connector}, &peerLink{c: s.Connector}
+	check := func(what string, got, want bool) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %t, want %t", what, got, want)
+		}
+	}
+	check("all that there is, alone", one.memory(total/2), true)
+	check("more than that", one.memory(1), false)
+	check("back", one.memory(-total/4), true)
+	check("another", two.memory(total/8), true)
+	check("more than half, while there is another", one.memory(1), false)
+	check("the other, up to half", two.memory(total/8), true)
+	check("back", two.memory(-total/4), true)
+	check("alone again", one.memory(1), true)
+	one.memory(-total/4 - 1)
+	if one.reading != 0 || two.reading != 0 || s.reading.Load() != 0 || s.budget.Used() != 0 {
+		t.Errorf("got %d, %d, %d and %d bytes at the end", one.reading, two.reading, s.reading.Load(), s.budget.Used())
+	}
+}
+
+func TestABigMessageThatDoesNotGoOnEndsItsLinkOnly(t *testing.T) {
+	s := server(t, func(cfg *config.Config) { cfg.SendTimeout = time.Second })
+	in := s.receive(t, api.ReceiveOptions{})
+	c := s.client(t, "c1")
+	up := c.box("", false).current()
+	begun := frame(`{"message_type": "any", "source_id": "bad"}`, strings.Repeat("x", 8<<20))
+	bad := s.peer(t, "bad")
+	if _, err := bad.Write(begun[:1<<20]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it holds memory", func() bool { return s.reading.Load() > 0 })
+	bad.closed()
+	eventually(t, "it is counted, and its memory is back", func() bool {
+		return s.counted("message that does not go on") == 1 && s.reading.Load() == 0
+	})
+	if n := s.log.count("a big message has begun and does not go on"); n != 1 {
+		t.Errorf("got %d lines of log, want 1", n)
+	}
+	// One whose messages are small may be silent in the middle of one.
+	slow := s.peer(t, "slow")
+	small := frame(`{"message_type": "any", "source_id": "slow"}`, "slow")
+	if _, err := slow.Write(small[:10]); err != nil {
+		t.Fatal(err)
+	}
+	// A stranger on this host is treated alike.
+	if d := s.patience(local.Caller{UID: os.Geteuid() + 1000, GID: os.Getegid() + 1000}); d != time.Second {
+		t.Errorf("strangers may be silent for %v", d)
+	}
+	if d := s.patience(local.Caller{UID: os.Geteuid()}); d != 0 {
+		t.Errorf("the connector's user may be silent for %v only", d)
+	}
+	if _, err := slow.Write(small[10:]); err != nil {
+		t.Fatal(err)
+	}
+	c.send(t, "any", "", "still there")
+	in.wait(t, 2)
+	if c.box("", false).current() != up {
+		t.Error("the link of another peer has ended")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
+	"time"
 
 	"aioc/lib/config"
 	"aioc/lib/link"
@@ -118,6 +119,15 @@ func (c *Connector) reader(conn net.Conn, caller local.Caller) *wire.Reader {
 	return r
 }
 
+// patience is how long a local program may take to go on with a big message that
+// it has begun: 0 is for ever.
+func (c *Connector) patience(caller local.Caller) time.Duration {
+	if caller.Trusted() {
+		return 0
+	}
+	return c.cfg.Load().SendTimeout
+}
+
 // serveSender takes messages on one connection of the original's send socket.
 func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 	caller, leave, ok := c.meet(conn)
@@ -127,7 +137,7 @@ func (c *Connector) serveSender(ctx context.Context, conn *net.UnixConn) {
 	defer leave()
 	in := &intake{c: c, conn: conn, ctx: ctx, caller: caller}
 	in.l = link.New(conn, c.reader(conn, caller), link.Options{
-		ID: c.id, Handler: in, PassPings: true, Log: c.log,
+		ID: c.id, Handler: in, PassPings: true, Log: c.log, ReadTimeout: c.patience(caller),
 		TooBig: func(f *wire.Frame) {
 			c.drop("larger than max_message_size", "local program", string(f.Header.Type), 1)
 		},

@@ -45,6 +45,7 @@ type peerLink struct {
 
 	streams map[string]*queue.Origin // by type: of its next message
 	rooms   map[string]roomWait      // by type that is parked
+	reading int64                    // bytes of a big message on its way in
 	unsafe  unsafe                   // put since the last commit
 	taken   [][]byte                 // transport_ids to acknowledge after it
 

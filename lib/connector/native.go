@@ -75,7 +75,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 				p.wait = string(f.Header.Field("wait")) == "true"
 			}
 		},
-		WindowBytes: 1 << 20,
+		WindowBytes: 1 << 20, ReadTimeout: c.patience(caller),
 	})
 	p.late.set(p.l)
 	defer p.gone()
@@ -127,7 +127,7 @@ func (c *Connector) enter(caller local.Caller) (leave func(), ok bool) {
 // localEnded logs why a local connection ended, if it is worth it.
 func (c *Connector) localEnded(who string, err error) {
 	switch {
-	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory), errors.Is(err, link.ErrProtocol):
+	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory), errors.Is(err, wire.ErrSlow), errors.Is(err, link.ErrProtocol):
 		c.counts.add("local protocol violation", 1)
 		c.fold.Warn("local violation\x00"+who, 1, "local connection closed", slog.String("who", who), slog.String("err", err.Error()))
 	case err != nil && !errors.Is(err, io.EOF):

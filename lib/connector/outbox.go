@@ -120,6 +120,19 @@ func (c *Connector) memory(delta int) bool {
 	return true
 }
 
+// memory is Connector.memory for one peer. It may have half of what there is for
+// all, and more only while nobody else has any: so a message of any size that is
+// accepted can pass, and what one begins and does not end leaves room for others.
+func (p *peerLink) memory(delta int) bool {
+	c := p.c
+	most := c.cfg.Load().MaxMemoryTotal / 4
+	if held := p.reading + int64(delta); delta > 0 && held > most && c.reading.Load() > p.reading || !c.memory(delta) {
+		return false
+	}
+	p.reading += int64(delta)
+	return true
+}
+
 // strangerMemory is memory for users who may only send. All together they get
 // half of what there is: what they begin and do not end keeps nobody else out.
 func (c *Connector) strangerMemory(delta int) bool {

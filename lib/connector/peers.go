@@ -82,7 +82,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	o := link.Options{
 		ID: c.id, Peer: cfg.PeerID(), Handler: p, Log: c.log,
 		Extensions: extensions, Dialled: !c.server,
-		WriteTimeout: cfg.SendTimeout,
+		WriteTimeout: cfg.SendTimeout, ReadTimeout: cfg.SendTimeout,
 		TooBig: func(f *wire.Frame) {
 			c.drop("larger than max_message_size", box.name, string(f.Header.Type), 1)
 			p.skipped(string(f.Header.Type))
@@ -106,7 +106,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		o.KeepAliveTimeout = cfg.KeepAliveTimeout
 		o.KeepAliveMisses = cfg.MaxUnansweredKeepAlive
 	}
-	conn.Reader.Account(c.memory)
+	conn.Reader.Account(p.memory)
 	conn.Reader.Stream(streamMin, min(cfg.MaxFileRecv, 1<<32-streamMin)+streamMin)
 	p.l = link.New(conn.Conn, conn.Reader, o)
 	late.set(p.l)
@@ -133,6 +133,10 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		c.counts.add("protocol violation", 1)
 		c.fold.Warn("violation\x00"+box.name, 1, "link closed: the peer broke the protocol",
 			slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))
+	case errors.Is(err, wire.ErrSlow):
+		c.counts.add("message that does not go on", 1)
+		c.fold.Warn("slow\x00"+box.name, 1, "link closed: a big message has begun and does not go on; see send_timeout",
+			slog.String("peer", box.name), slog.String("addr", p.addr))
 	case errors.Is(err, wire.ErrMemory):
 		c.counts.add("no memory for a message", 1)
 		c.fold.Warn("memory\x00"+box.name, 1, "link closed: no memory for a big message; see max_memory_total",

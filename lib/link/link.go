@@ -133,6 +133,7 @@ type Options struct {
 	Responses bool
 
 	WriteTimeout time.Duration // for each write to make progress; 0: none
+	ReadTimeout  time.Duration // for a big frame that has begun: see wire.Reader.Pace; 0: none
 	WindowBytes  int           // most bytes sent and not acknowledged; 0: 8 MiB
 	Window       int           // most frames; 0: 65536
 
@@ -257,6 +258,7 @@ func New(conn net.Conn, r *wire.Reader, opt Options) *Link {
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.direct = direct(conn)
 	r.Skip()
+	r.Pace(opt.ReadTimeout, l.readUntil)
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

@@ -246,6 +246,17 @@ func (l *Link) broken(err error) {
 	}
 }
 
+// readUntil sets the deadline of the reader, unless the link is ending: then it
+// has another.
+func (l *Link) readUntil(t time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return nil
+	}
+	return l.conn.SetReadDeadline(t)
+}
+
 // writeAll writes the spans. Each piece of at most pieceMax has WriteTimeout.
 func (l *Link) writeAll(spans [][]byte) error {
 	var piece net.Buffers

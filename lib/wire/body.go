@@ -60,6 +60,7 @@ func (r *Reader) open(f *Frame) (bool, error) {
 		r.discard = n - d - 4
 		r.body = Body{r: r, left: min(int64(binary.LittleEndian.Uint32(b[d:])), r.discard)}
 		f.Body = &r.body
+		r.begin(n)
 		return true, nil
 	}
 }
@@ -83,7 +84,7 @@ func (b *Body) Read(p []byte) (n int, err error) {
 	if r.start < r.end {
 		n = copy(p, r.buf[r.start:r.end])
 		r.start += n
-	} else if n, err = r.r.Read(p); err == io.EOF {
+	} else if n, err = r.read(p, true); err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	b.left -= int64(n)

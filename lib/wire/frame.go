@@ -57,6 +57,8 @@ type Reader struct {
 	stream     int64                // frames with a longer file are not read whole; 0: all are
 	streamMax  int64
 	body       Body
+	pace       pace
+	big        bool // the frame that is read is one for pace
 
 	header Header
 	last   []byte // the header's bytes, kept outside buf
@@ -158,7 +160,7 @@ func (r *Reader) headerEnd() int {
 
 // Next reads the next frame into f. At the end of the stream between frames it
 // returns io.EOF, within one io.ErrUnexpectedEOF. Other errors wrap ErrTooBig,
-// ErrFrame, ErrHeader, or are the stream's. After an error the Reader is done.
+// ErrFrame, ErrHeader, are ErrMemory or ErrSlow, or are the stream's. After an error the Reader is done.
 func (r *Reader) Next(f *Frame) error {
 	f.TooBig, f.Body = 0, nil
 	for r.step(); r.discard > 0; r.step() {
@@ -168,6 +170,7 @@ func (r *Reader) Next(f *Frame) error {
 			return err
 		}
 	}
+	r.big = false
 	if r.stream > 0 {
 		if streamed, err := r.open(f); streamed || err != nil {
 			return err
@@ -292,7 +295,7 @@ func (r *Reader) fill() error {
 			return err
 		}
 	}
-	n, err := r.r.Read(r.buf[r.end:])
+	n, err := r.read(r.buf[r.end:], r.slow())
 	r.end += n
 	if n > 0 {
 		return nil // an error comes again with the next read
