@@ -151,6 +151,9 @@ func (p *program) set(o *options) (set *cli.Set, fill func()) {
 	return set, func() {
 		*o = options{target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector}, json: *asJSON, timeout: *timeout,
 			hard: *hard, yes: *yes, all: *all, frames: *frames, id: *id, ip: *ip, typ: *typ, count: *count, interval: *interval, given: map[string]bool{}}
+		if set.Given("config") && !set.Given("dir") {
+			o.target.PreferFile()
+		}
 		for _, f := range []string{"hard", "yes", "all", "frames", "id", "ip", "type", "n", "interval"} {
 			if set.Given(f) {
 				o.given[f] = true

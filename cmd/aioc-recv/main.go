@@ -110,6 +110,9 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		target: api.Target{ConfigFile: *file, Dir: *dir, Connector: *connector},
 		count:  *count, timeout: *timeout, idle: *idle, drain: *drain, atOnce: *atOnce, limit: *limit, tries: *tries,
 	}
+	if set.Given("config") && !set.Given("dir") {
+		o.target.PreferFile()
+	}
 	for _, t := range *types {
 		if !slices.Contains(o.types, t) {
 			o.types = append(o.types, t)

@@ -127,6 +127,9 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		lines: *lines, records: *records, raw: *raw, envelope: *whole,
 		ack: *ack, await: *await, wait: *wait, publish: *publish, id: *id, ttl: *ttl, timeout: *timeout,
 	}
+	if set.Given("config") && !set.Given("dir") {
+		o.target.PreferFile()
+	}
 	if o.input = *filePath == ""; !o.input && len(rest) > 0 && rest[0] == "-" {
 		o.input, rest = true, rest[1:]
 	}

@@ -53,6 +53,18 @@ type Target struct {
 	Connector  string // a client's name, or HOST:PORT of a server
 }
 
+// PreferFile drops Dir when ConfigFile names a directory itself: for a Dir that
+// comes from the environment, while the file is named on the command line. A file
+// that cannot be read changes nothing; Open says why.
+func (t *Target) PreferFile() {
+	if t.ConfigFile == "" || t.Dir == "" {
+		return
+	}
+	if cfg, err := config.Load(t.ConfigFile); err == nil && cfg.Given("connector_files_dirpath") {
+		t.Dir = ""
+	}
+}
+
 // Info is what is known of a connector.
 type Info struct {
 	Name      string   // its source_id

@@ -32,6 +32,7 @@ type program struct {
 	set    *cli.Set
 
 	file      string // "" is none
+	named     bool   // the command line names it, not AIOC_CONFIG
 	config    *string
 	dir       *string
 	addr      *string
@@ -80,9 +81,9 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	if *template {
 		return p.print(p.template())
 	}
-	p.file = *p.config
+	p.file, p.named = *p.config, p.set.Given("config")
 	if len(rest) == 1 {
-		p.file = rest[0]
+		p.file, p.named = rest[0], true
 	}
 	errFile, _ := stderr.(*os.File)
 	logFormat, err := cli.ParseLogFormat(*format, errFile)
@@ -198,8 +199,8 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 	if mistake := p.flags(cfg); mistake != nil {
 		return nil, nil, p.set.Mistake("%w", mistake)
 	}
-	if *p.dir != "" && !p.set.Given("dir") && own != "" && own != cfg.Dir() {
-		warnings = append(warnings, "AIOC_DIR, "+cfg.Dir()+", comes before connector_files_dirpath of the file, "+own+": unset it, or say -dir")
+	if own != "" && own != cfg.Dir() && *p.dir != "" && !p.set.Given("dir") && !p.named {
+		warnings = append(warnings, "AIOC_DIR, "+cfg.Dir()+", comes before connector_files_dirpath of the file of AIOC_CONFIG, "+own+": unset it, or say -dir")
 	}
 	if p.tokens && (*p.tls == "anonymous" || *p.tls == "off") {
 		warnings = append(warnings, "use_token has no effect: -tls "+*p.tls+" overrides it, and clients need not prove who they are")
@@ -218,6 +219,9 @@ func (p *program) load() (cfg *config.Config, warnings []string, status int) {
 
 // flags applies the flags that override the file.
 func (p *program) flags(cfg *config.Config) error {
+	// What the file says goes before the environment, if the command line names
+	// the file.
+	inFile := p.named && cfg.Given("connector_files_dirpath")
 	for _, v := range *p.values {
 		key, value, ok := strings.Cut(v, "=")
 		if !ok {
@@ -229,8 +233,9 @@ func (p *program) flags(cfg *config.Config) error {
 		if err := cfg.Set(key, []byte(value)); err != nil {
 			return fmt.Errorf("-set %w", err)
 		}
+		inFile = inFile || key == "connector_files_dirpath"
 	}
-	if *p.dir != "" {
+	if *p.dir != "" && (p.set.Given("dir") || !inFile) {
 		if err := cfg.SetDir(*p.dir); err != nil {
 			return fmt.Errorf("-dir: %w", err)
 		}
