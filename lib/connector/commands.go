@@ -19,6 +19,10 @@ import (
 // softGrace is how long a stop that is not hard waits for what is on its way.
 const softGrace = 10 * time.Second
 
+// maxBetween bounds the pause of a restart: a connector that is stopped for longer
+// is better stopped and started.
+const maxBetween = time.Hour
+
 func (c *Connector) addCommands() {
 	c.addIdentityCommands()
 	c.commands.Add(c.pubsubCommands()...)
@@ -43,9 +47,13 @@ func (c *Connector) addCommands() {
 		}},
 		control.Command{Name: "restart",
 			Run: func(ctx context.Context, a control.Args) (any, error) {
+				pause := a.Number("sleep_between")
+				if pause < 0 || pause > maxBetween.Seconds() {
+					return nil, fmt.Errorf("%w: restart: sleep_between must be 0 to %.0f seconds", control.ErrArgument, maxBetween.Seconds())
+				}
 				c.stop(grace(a.Bool("hard")))
 				select {
-				case <-time.After(time.Duration(a.Number("sleep_between") * float64(time.Second))):
+				case <-time.After(time.Duration(pause * float64(time.Second))):
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}

@@ -37,6 +37,16 @@ func TestLinksThatComeAndGoAreLoggedNowAndThen(t *testing.T) {
 	for i := range 3 * flapPeers {
 		f.log(fmt.Sprint(i), now)
 	}
+	lines = 0
+	for i := range 24 * 3600 * 10 {
+		if f.log(fmt.Sprint("new", i), now) {
+			lines++
+		}
+		now = now.Add(100 * time.Millisecond)
+	}
+	if want := 24*3600 + flapAllBurst; lines > want {
+		t.Errorf("%d links of a day, each of another name, are logged, want at most %d", lines, want)
+	}
 	if n := len(f.peers); n > flapPeers {
 		t.Errorf("%d peers are remembered", n)
 	}

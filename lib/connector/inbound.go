@@ -369,7 +369,8 @@ func (p *peerLink) control(f *wire.Frame) error {
 	case wire.TypeFileAck:
 		return p.fileAnswer(f)
 	case wire.TypeNack:
-		p.c.log.Warn("refused by the peer", "peer", p.box.name, "err", link.Clip(string(f.Header.Error)))
+		p.c.fold.Warn("nack\x00"+p.box.name, 1, "refused by the peer",
+			slog.String("peer", p.box.name), slog.String("err", link.Clip(string(f.Header.Error))))
 		return nil
 	}
 	// Differs: a second hello would rename the connection in the original.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 
 	"aioc/lib/control"
 	"aioc/lib/link"
@@ -228,7 +229,7 @@ func (p *program) call(f *wire.Frame) error {
 	if err != nil {
 		err = fmt.Errorf("%w: a call is a JSON object with cmd and kwargs", control.ErrArgument)
 	} else if reply.Result, err = p.c.command(p.ctx, p.caller, want.Cmd, want.Kwargs); err != nil {
-		p.c.fold.Warn("command\x00"+err.Error(), 1, "command failed", slog.String("cmd", want.Cmd), slog.Int("uid", p.caller.UID), slog.String("err", err.Error()))
+		p.c.commandFailed(p.caller, want.Cmd, err)
 	}
 	if err != nil {
 		reply = callReply{Error: err.Error(), Reason: control.Reason(err)}
@@ -242,6 +243,20 @@ func (p *program) call(f *wire.Frame) error {
 		edits = append(edits, wire.Edit{Key: "response_id", Value: id})
 	}
 	return p.l.Send(edits, text, nil)
+}
+
+// commandFailed logs it. What a stranger says tells nothing apart: it would get a
+// line for whatever it makes up.
+func (c *Connector) commandFailed(caller local.Caller, name string, err error) {
+	kind := err.Error()
+	if !caller.Trusted() {
+		kind = control.Reason(err) + "\x00" + strconv.Itoa(caller.UID)
+	}
+	attrs := []slog.Attr{slog.Int("uid", caller.UID), slog.String("err", err.Error())}
+	if name != "" {
+		attrs = append([]slog.Attr{slog.String("cmd", name)}, attrs...)
+	}
+	c.fold.Warn("command\x00"+kind, 1, "command failed", attrs...)
 }
 
 // command runs a command if the caller may.
@@ -262,12 +277,13 @@ func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	caller, err := local.CallerOf(conn)
 	if err == nil && !caller.Trusted() {
-		err = fmt.Errorf("user %d may not give commands", caller.UID)
+		c.counts.add("command refused", 1)
+		err = fmt.Errorf("%w: user %d may not give commands", control.ErrRefused, caller.UID)
 	}
 	if err == nil {
 		err = c.commands.Serve(ctx, conn)
 	}
 	if err != nil {
-		c.fold.Warn("command\x00"+err.Error(), 1, "command failed", slog.String("err", err.Error()))
+		c.commandFailed(caller, "", err)
 	}
 }

@@ -66,7 +66,8 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	cfg := c.cfg.Load()
 	box := c.hold(conn.Name)
 	if box == nil {
-		c.log.Warn("peer refused: too many are known", "peer", conn.Name)
+		c.counts.add("peer refused: too many are known", 1)
+		c.fold.Warn("crowd", 1, "peer refused: too many are known", slog.String("peer", conn.Name))
 		return errors.New("too many peers")
 	}
 	defer c.release(box)

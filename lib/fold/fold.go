@@ -16,6 +16,9 @@ const (
 	// maxKinds bounds the kinds that are told apart, since a stranger may have
 	// a say in them. Those beyond it are one kind.
 	maxKinds = 1024
+	// newEvery is when another kind may be told apart, after the first maxKinds:
+	// who makes up a kind for each event gets a line a second and no more.
+	newEvery = time.Second
 )
 
 // Log folds warnings. Any number of goroutines may use it.
@@ -24,6 +27,8 @@ type Log struct {
 
 	mu    sync.Mutex // guards what follows
 	kinds map[string]*folded
+	used  float64   // of maxKinds, at the time of
+	since time.Time // the last new kind
 	done  bool
 }
 
@@ -48,7 +53,7 @@ func (f *Log) Warn(kind string, n int, message string, attrs ...slog.Attr) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.kinds[kind] == nil && len(f.kinds) >= maxKinds {
+	if f.kinds[kind] == nil && (len(f.kinds) >= maxKinds || !f.room()) {
 		kind = ""
 	}
 	if k := f.kinds[kind]; k != nil {
@@ -66,6 +71,18 @@ func (f *Log) Warn(kind string, n int, message string, attrs ...slog.Attr) {
 	k := &folded{}
 	k.timer = time.AfterFunc(every, func() { f.open(kind, k) })
 	f.kinds[kind] = k
+}
+
+// room reports whether one more kind may be told apart now. mu is held.
+func (f *Log) room() bool {
+	now := time.Now()
+	f.used = max(0, f.used-max(0, now.Sub(f.since).Seconds()/newEvery.Seconds()))
+	f.since = now
+	if f.used+1 > maxKinds {
+		return false
+	}
+	f.used++
+	return true
 }
 
 // open logs what was held back of a kind and goes on holding back, or forgets

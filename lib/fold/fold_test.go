@@ -128,3 +128,32 @@ func TestWarningsFromManyGoroutines(t *testing.T) {
 		}
 	})
 }
+
+// Who is called anew with each connection fills no disk.
+func TestNewKindsOfADayAreFewLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		f := New(slog.New(slog.NewJSONHandler(&j, nil)))
+		const day = 24 * 3600
+		for i := range 2 * day {
+			f.Warn("kind "+strconv.Itoa(i), 1, "links come and go")
+			<-time.After(500 * time.Millisecond)
+		}
+		f.Close()
+		all := j.lines(t)
+		if most := maxKinds + day + day/10 + 1; len(all) > most {
+			t.Errorf("%d lines for %d kinds, want at most %d", len(all), 2*day, most)
+		}
+		sum := 0
+		for _, line := range all {
+			n := 0
+			if _, err := fmt.Sscanf(line[strings.Index(line, "n="):], "n=%d", &n); err != nil {
+				t.Fatal(err)
+			}
+			sum += max(n, 1)
+		}
+		if sum != 2*day {
+			t.Errorf("the lines stand for %d events, want %d", sum, 2*day)
+		}
+	})
+}
