@@ -133,6 +133,18 @@ func (h both) WithGroup(name string) slog.Handler {
 	return both{h[0].WithGroup(name), h[1].WithGroup(name)}
 }
 
+// maxValue bounds the bytes of one value: a header that a peer has sent may have
+// 64 KiB, and a name that a program asks for more.
+const maxValue = 2048
+
+// clip shortens a value that is longer.
+func clip(s string) string {
+	if len(s) <= maxValue {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxValue], "") + fmt.Sprintf("... (%d bytes)", len(s))
+}
+
 // timeLayout is RFC 3339 in UTC with milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
@@ -146,8 +158,15 @@ func jsonAttr(groups []string, a slog.Attr) slog.Attr {
 			a.Value = slog.StringValue(strings.ToLower(LevelName(level)))
 		}
 	}
-	if a.Value.Kind() == slog.KindDuration {
+	switch a.Value.Kind() {
+	case slog.KindDuration:
 		a.Value = slog.StringValue(a.Value.Duration().String())
+	case slog.KindString:
+		a.Value = slog.StringValue(clip(a.Value.String()))
+	case slog.KindAny:
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(clip(err.Error()))
+		}
 	}
 	return a
 }
@@ -260,6 +279,7 @@ func appendAttr(line []byte, prefix string, a slog.Attr) []byte {
 
 // appendWord appends s, in quotes when it would not read as one word.
 func appendWord(line []byte, s string) []byte {
+	s = clip(s)
 	if s == "" || strings.ContainsAny(s, " =\"'\\") || Escape(s) != s {
 		return strconv.AppendQuote(line, s)
 	}

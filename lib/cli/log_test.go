@@ -207,3 +207,23 @@ func TestParseLogFormat(t *testing.T) {
 		})
 	}
 }
+
+func TestAValueIsAtMostSoLong(t *testing.T) {
+	long := strings.Repeat("é", 100_000)
+	for _, format := range []LogFormat{LogText, LogJSON, LogJournal} {
+		var b strings.Builder
+		log := NewLogger(&b, format, slog.LevelDebug)
+		log.Info("m", "type", long, "err", errors.New(long), "bytes", []byte(long))
+		if format == LogJSON {
+			log.Info("m", "type", long)
+		}
+		for line := range strings.Lines(b.String()) {
+			if format != LogJSON && len(line) > 3*maxValue+200 {
+				t.Errorf("%v: a line of %d bytes", format, len(line))
+			}
+			if !strings.Contains(line, "ééé... (200000 bytes)") {
+				t.Errorf("%v: %.300s", format, line)
+			}
+		}
+	}
+}
