@@ -98,6 +98,8 @@ type Connector struct {
 	saving sync.Mutex   // one writer of the subscriptions; guards saved
 	saved  []byte       // what is in their file
 
+	verdict verdict // of the server, about what this client subscribes to
+
 	// telling is held while topics change, or a server is told of them: the last
 	// that it hears are the newest. Taken before mu.
 	telling sync.Mutex

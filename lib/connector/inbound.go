@@ -350,6 +350,7 @@ var errTooEarly = errors.New("queue full before the server has said what it spea
 // control handles the frames that are no messages and that the link left over.
 func (p *peerLink) control(f *wire.Frame) error {
 	if string(f.Header.Type) == wire.TypePing {
+		p.c.verdict.ponged(f.Header.ResponseID)
 		if l := p.c.waiters.take(requestKey(p.box.name, wire.TypePing, f.Header.ResponseID)); l != nil {
 			_ = l.SendRaw(f.Header.Raw, f.Data, f.Binary)
 		}
@@ -370,7 +371,7 @@ func (p *peerLink) control(f *wire.Frame) error {
 		return p.fileAnswer(f)
 	case wire.TypeNack:
 		p.c.fold.Warn("nack\x00"+p.box.name, 1, "refused by the peer",
-			slog.String("peer", p.box.name), slog.String("err", link.Clip(string(f.Header.Error))))
+			slog.String("peer", p.box.name), slog.String("err", p.nacked(f.Header)))
 		return nil
 	}
 	// Differs: a second hello would rename the connection in the original.

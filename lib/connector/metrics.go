@@ -200,6 +200,8 @@ func (c *Connector) problems() []string {
 				text += ": " + why
 			}
 			list = append(list, text)
+		} else if why := c.verdict.get(); why != "" {
+			list = append(list, "the server refuses the subscriptions: "+why)
 		}
 	}
 	for _, crt := range c.certs.list(cfg, c.paths) {

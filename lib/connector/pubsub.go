@@ -170,7 +170,7 @@ func (p *peerLink) subscription(data []byte) error {
 		if len(change.Subscribe) == 0 {
 			return nil // a client says so when it wants nothing
 		}
-		err = errors.New("pubsub_central_broker is false here")
+		err = errors.New("pubsub_central_broker is false in the server's configuration")
 	}
 	if err == nil {
 		changed, err = c.table.Apply(p.box.name, change)
@@ -245,6 +245,7 @@ func (p *peerLink) subscribe(plain bool) {
 
 // tell is subscribe with telling held, and the topics that there are.
 func (p *peerLink) tell(topics []string, plain bool) {
+	p.c.verdict.set("")
 	if !plain {
 		// Also when there are none: there may be some of the last time.
 		_ = p.l.Send([]wire.Edit{{Key: "message_type", Value: []byte(`"` + wire.TypeSubscribe + `"`)}},
@@ -343,7 +344,13 @@ func (c *Connector) pubsubCommands() []control.Command {
 				if c.server {
 					return nil, nil
 				}
-				return listed(c.setSubscriptions(topics)), nil
+				now := listed(c.setSubscriptions(topics))
+				if ctx.Value(ownSocket{}) != nil {
+					if err := c.confirmed(ctx); err != nil {
+						return nil, err
+					}
+				}
+				return now, nil
 			}},
 		{Name: "show_subscriptions", Run: func(context.Context, control.Args) (any, error) {
 			return c.table.All(), nil

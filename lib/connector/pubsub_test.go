@@ -227,6 +227,43 @@ func TestATopicThatIsNotReceivedIsRefused(t *testing.T) {
 	eventually(t, "the log says so", func() bool { return c.log.count("not subscribed") == 1 })
 }
 
+func TestAServerThatIsNoBrokerSaysSo(t *testing.T) {
+	s := server(t)
+	c := s.client(t, "c1", types("a", "b"))
+	s.connected(t, "c1")
+	eventually(t, "they have greeted", func() bool { return c.box("", false).current().greeted.Load() })
+	if problems := c.problems(); len(problems) != 0 {
+		t.Errorf("before: %q", problems)
+	}
+	set := func(kwargs string) error {
+		_, err := c.Connector.command(within(t), us(), "set_subscribe_message_types", []byte(kwargs))
+		return err
+	}
+	const why = "pubsub_central_broker is false"
+	for range 2 {
+		if err := set(`{"message_types": ["a"]}`); !errors.Is(err, control.ErrRefused) || !strings.Contains(err.Error(), why) {
+			t.Errorf("got %v, want that the server refuses", err)
+		}
+	}
+	if problems := c.problems(); len(problems) != 1 || !strings.Contains(problems[0], why) {
+		t.Errorf("health has %q, want that the server refuses", problems)
+	}
+	// To want nothing is fine, and the original's tool is told what it always was.
+	if err := set(`{"message_types": []}`); err != nil || len(c.problems()) != 0 {
+		t.Errorf("nothing: got %v, %q", err, c.problems())
+	}
+	if got := command(t, c, "set_subscribe_message_types", map[string]any{"message_types": []string{"b"}}); got != "['b']" {
+		t.Errorf("commander: got %s", got)
+	}
+	if n := len(c.verdict.waits); n != 0 {
+		t.Errorf("%d waits are remembered", n)
+	}
+	s.halt(t)
+	if err := set(`{"message_types": ["a"]}`); err != nil {
+		t.Errorf("the server is away: got %v", err)
+	}
+}
+
 func TestLastingSubscriptionsOutliveTheBroker(t *testing.T) {
 	s := server(t, isBroker, func(cfg *config.Config) { cfg.PersistSend = config.Types{Names: []string{"d"}} })
 	c := s.client(t, "c1", subscribes("d", "m"))
