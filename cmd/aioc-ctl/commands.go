@@ -189,20 +189,48 @@ func pythonValue(s string) (json.RawMessage, bool) {
 		return json.RawMessage("true"), true
 	case s == "False":
 		return json.RawMessage("false"), true
-	case s == "set()":
+	case s == "set()" || s == "[]":
 		return json.RawMessage("[]"), true
 	case len(s) > 1 && (s[0] == '[' && s[len(s)-1] == ']' || s[0] == '{' && s[len(s)-1] == '}' && !strings.Contains(s, ":")):
 		list := []string{}
-		for _, item := range strings.Split(s[1:len(s)-1], ", ") {
-			if len(item) < 2 || item[0] != item[len(item)-1] || item[0] != '\'' && item[0] != '"' || strings.Contains(item, `\`) {
+		for rest := s[1 : len(s)-1]; ; {
+			text, after, ok := pythonString(rest)
+			if !ok {
 				return nil, false
 			}
-			list = append(list, item[1:len(item)-1])
+			if list = append(list, text); after == "" {
+				break
+			}
+			if rest, ok = strings.CutPrefix(after, ", "); !ok {
+				return nil, false
+			}
 		}
 		b, err := json.Marshal(list)
 		return b, err == nil
 	}
 	return nil, false
+}
+
+// pythonString reads the string in quotes that s begins with, and returns what is
+// after it. Names and types, which is what there is, have no escapes but those of
+// quotes.
+func pythonString(s string) (text, after string, ok bool) {
+	if s == "" || s[0] != '\'' && s[0] != '"' {
+		return "", "", false
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == s[0]:
+			return b.String(), s[i+1:], true
+		case s[i] == '\\':
+			if i++; i == len(s) || !strings.ContainsRune(`\'"`, rune(s[i])) {
+				return "", "", false
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", false
 }
 
 func disconnect(ctx context.Context, c *call) error {
@@ -232,7 +260,18 @@ func ignoreTraffic(ctx context.Context, c *call) error {
 	case "show":
 		kwargs = map[string]any{"show": true}
 	}
-	return plain("manage_ignore_peer_traffic", kwargs)(ctx, c)
+	peer, _ := kwargs["unique_peer"].(string)
+	if err := plain("manage_ignore_peer_traffic", kwargs)(ctx, c); err != nil || peer == "" || c.python() {
+		return err
+	}
+	s, err := c.stats(ctx)
+	if err != nil {
+		return err
+	}
+	if s.PeersLeft == 0 && !slices.ContainsFunc(s.Peers, func(p control.PeerStats) bool { return p.Name == peer }) {
+		fmt.Fprintf(c.p.stderr, "%s: %s: no peer %s is here now: the messages of one that comes will be dropped\n", name, c.word, cli.Escape(peer))
+	}
+	return nil
 }
 
 func logLevel(ctx context.Context, c *call) error {

@@ -194,7 +194,6 @@ func TestRepliesAreJSONWithoutATerminal(t *testing.T) {
 		{"log-level debug", "\"DEBUG\"\n"},
 		{"-json show is_server", "true\n"},
 		{"show -json recv_message_types", "[\"any\"]\n"},
-		{"ignore-traffic pump7", "[\"pump7\"]\n"},
 		{"ignore-traffic off", "false\n"},
 		{"start", ""},
 		{"metrics", "# HELP aioc_info"},
@@ -219,6 +218,20 @@ func TestRepliesAreJSONWithoutATerminal(t *testing.T) {
 	}
 	if status, out, _ := ctl(t, "", "-dir", dir, "health"); status != 1 || !strings.Contains(out, "the connector is stopped") {
 		t.Errorf("health of a stopped one: status %d, %q", status, out)
+	}
+}
+
+func TestAPeerThatIsIgnoredAndNotKnownIsTold(t *testing.T) {
+	dir, _ := daemon(t, server)
+	if status, out, errs := ctl(t, "", "-dir", dir, "ignore-traffic", "pump7"); status != 0 || out != "[\"pump7\"]\n" || !strings.Contains(errs, "no peer pump7 is here now") {
+		t.Errorf("status %d, %q, %q", status, out, errs)
+	}
+	cdir, _ := daemon(t, func(cfg *config.Config) { cfg.IsServer, cfg.ClientName = false, "c1" })
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "pump7"); status != 2 || !strings.Contains(errs, "only peer is its server") {
+		t.Errorf("a client: status %d, %q", status, errs)
+	}
+	if status, out, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "('127.0.0.1', 10673)"); status != 0 || errs != "" {
+		t.Errorf("its server: status %d, %q, %q", status, out, errs)
 	}
 }
 
@@ -309,6 +322,8 @@ func TestTextsOfPythonAreRead(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"True", "true"}, {"False", "false"}, {"set()", "[]"}, {"['a', 'b']", `["a","b"]`}, {"{'x'}", `["x"]`}, {`["it's"]`, `["it's"]`},
 		{"{'a': 1}", ""}, {"INFO", ""}, {"[1]", ""}, {`['a\n']`, ""},
+		{`["('127.0.0.1', 10673)", 'b']`, `["('127.0.0.1', 10673)","b"]`}, {`['it\'s "x"', '\\']`, `["it's \"x\"","\\"]`},
+		{`['a' 'b']`, ""}, {`['a]`, ""}, {`['a', ]`, ""}, {`['\']`, ""}, {"[]", "[]"},
 	} {
 		got, ok := pythonValue(tt.in)
 		if string(got) != tt.want || ok != (tt.want != "") {

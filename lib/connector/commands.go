@@ -65,7 +65,14 @@ func (c *Connector) addCommands() {
 			return cli.LevelName(c.level.Level()), nil
 		}},
 		control.Command{Name: "set_log_level", Run: func(_ context.Context, a control.Args) (any, error) { return c.setLogLevel(a.String("level")) }},
-		control.Command{Name: "manage_ignore_peer_traffic", Run: func(_ context.Context, a control.Args) (any, error) { return c.manageIgnore(a) }},
+		control.Command{Name: "manage_ignore_peer_traffic", Run: func(ctx context.Context, a control.Args) (any, error) {
+			// Differs: the original takes any name, and then ignores nobody. So do we on
+			// its commander socket.
+			if peer := a.String("unique_peer"); peer != "" && !c.server && peer != c.cfg.Load().PeerID() && ctx.Value(ownSocket{}) != nil {
+				return nil, fmt.Errorf("%w: unique_peer: this is a client, whose only peer is its server, %s", control.ErrArgument, c.cfg.Load().PeerID())
+			}
+			return c.manageIgnore(a)
+		}},
 		control.Command{Name: "show_attribute", Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
 	)
 }
