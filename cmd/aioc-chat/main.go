@@ -25,10 +25,17 @@ func main() {
 	ctx, end := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	stdin := int(os.Stdin.Fd())
+	found, _ := term.GetState(stdin) // nil when it is no terminal
 	go func() {
 		s := <-signals
-		signal.Stop(signals) // the second one ends the program at once
 		end(signalError{s.(syscall.Signal)})
+		s = <-signals // the second one ends the program at once
+		if found != nil {
+			signal.Ignore(syscall.SIGTTOU) // a command may have the terminal
+			_ = term.Restore(stdin, found)
+		}
+		os.Exit(cli.Signaled(int(s.(syscall.Signal))))
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -120,7 +127,7 @@ func parse(args []string, stdin, stdout, stderr *os.File) (o *chat.Options, stat
 		return mistake("standard input is no terminal, so nobody can be asked whether the other end may have a shell")
 	}
 	o = &chat.Options{
-		Target: *target, Port: *port, Bind: *bind, Accept: *accept, Upload: *upload, Plain: *plain,
+		Target: *target, Port: *port, Bind: *bind, Accept: *accept, Upload: *upload, Plain: *plain, Dumb: dumb(os.Getenv("TERM")),
 		State: stateDir(), Stdin: stdin, Stdout: stdout, Stderr: stderr,
 	}
 	var err error
@@ -153,6 +160,9 @@ func fail(stderr *os.File, err error, status int) (*chat.Options, int, bool) {
 	cli.Report(stderr, name, err)
 	return nil, status, true
 }
+
+// dumb tells whether a terminal of this kind knows no escape sequences.
+func dumb(kind string) bool { return kind == "" || kind == "dumb" }
 
 // stateDir is where the keys of a user are, or "" for one without a home.
 func stateDir() string {

@@ -74,6 +74,7 @@ type Options struct {
 	Upload string // file or directory: send it and leave
 	Exec   string // shell that the other end gets
 	Plain  bool   // no line editing
+	Dumb   bool   // the terminal knows no escape sequences: no line editing, no bars
 
 	Dir   string // where received files go
 	State string // directory of keys; "" keeps none
@@ -101,6 +102,9 @@ type chat struct {
 	s         *session       // whom we talk to, or are about to
 	callers   []*session     // who wait until they may
 	question  func(yes bool) // what the next line answers
+	asking    string         // its words
+	withdrawn time.Time      // when there was a question and nobody to answer any more
+	notBefore time.Time      // a yes before that was meant for another question
 	tick      *time.Ticker   // while there is something to show
 	interrupt time.Time      // the last ^C
 	typed     bool           // something was read
@@ -108,6 +112,7 @@ type chat struct {
 	done      bool
 	result    error
 	commands  context.CancelFunc // of a command that can be interrupted
+	running   chan struct{}      // closed when the command that has the terminal ends
 }
 
 // Run talks until one end leaves, or ctx ends, whose cause it then returns. The
@@ -118,10 +123,12 @@ func Run(ctx context.Context, o Options) error {
 	c.log = slog.New(noteLog{c})
 	c.fold = fold.New(c.log)
 	defer c.fold.Close()
-	if o.Plain || c.uploading || !isTerminal(o.Stdin) || !isTerminal(o.Stdout) {
-		c.ui = newPlain(o.Stdin, o.Stdout, o.Stderr, func(err error) {
+	if o.Plain || o.Dumb || c.uploading || !isTerminal(o.Stdin) || !isTerminal(o.Stdout) {
+		p := newPlain(o.Stdin, o.Stdout, o.Stderr, func(err error) {
 			c.post(func() { c.leave(err) })
 		})
+		p.bars = p.bars && !o.Dumb
+		c.ui = p
 	} else {
 		t, err := newTerminal(o.Stdin, o.Stdout, func() { c.post(c.interrupted) }, c.complete)
 		if err != nil {
@@ -180,6 +187,17 @@ func (c *chat) loop(ctx context.Context) error {
 			l.next <- c.line(ctx, l)
 		case <-tick:
 			c.show()
+		}
+	}
+	if c.running != nil {
+		select {
+		case <-c.running: // an editor is not taken away from its user
+		case <-ctx.Done():
+			c.result = context.Cause(ctx)
+			select { // it is being hung up on
+			case <-c.running:
+			case <-time.After(2 * hangUp):
+			}
 		}
 	}
 	if c.ln != nil {
@@ -279,10 +297,15 @@ func (c *chat) line(ctx context.Context, l line) (work func()) {
 		c.ended(ctx, l.err)
 		return nil
 	case c.question != nil:
+		word := strings.ToLower(strings.TrimSpace(l.text))
+		yes := word == "y" || word == "yes"
+		if yes && (l.pasted || time.Now().Before(c.notBefore)) {
+			c.ui.note("%s y/N", c.asking)
+			return nil
+		}
 		answer := c.question
 		c.question = nil
-		word := strings.ToLower(strings.TrimSpace(l.text))
-		answer(word == "y" || word == "yes")
+		answer(yes)
 		return nil
 	case c.uploading:
 		return nil

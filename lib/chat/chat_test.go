@@ -386,6 +386,49 @@ func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
 	}
 }
 
+func TestACallerThatDoesNotReadItsAnswers(t *testing.T) {
+	ann := start(t, Options{Accept: true})
+	for _, ask := range []struct {
+		name string
+		do   func(s *stranger, id int) []byte
+	}{
+		{"texts", func(s *stranger, id int) []byte {
+			header := fmt.Sprintf(`{"message_type": "any", "source_id": "x", "await_response": true, "request_id": %d}`, id)
+			frame, _ := wire.AppendFrame(nil, []byte(header), make([]byte, 64<<10), nil)
+			return frame
+		}},
+		{"files", func(s *stranger, id int) []byte {
+			header := fmt.Sprintf(`{"message_type": "any", "source_id": "x", "chat": "file", "id": %d}`, id)
+			frame, _ := wire.AppendFrame(nil, []byte(header), []byte(`{"name": "/", "size": 1}`), nil)
+			return frame
+		}},
+	} {
+		s := dial(t, ann.port())
+		s.announce()
+		var err error
+		for id := 1; err == nil && id < 1_000_000; id++ {
+			_, err = s.Write(ask.do(s, id))
+		}
+		if err == nil {
+			t.Errorf("%s: it was not hung up on", ask.name)
+		}
+		s.Close()
+	}
+	ann.err.await(t, "(?s)does not read the answers.*does not read the answers")
+}
+
+func TestLinesThatALostCallerHasNotTaken(t *testing.T) {
+	ann := start(t, Options{Accept: true})
+	s := dial(t, ann.port())
+	s.announce()
+	ann.say("hello\n")
+	s.receive(`"any"`) // and does not acknowledge it
+	s.Close()
+	if err := ann.result(); !errors.Is(err, ErrBroken) {
+		t.Errorf("got %v, want %v", err, ErrBroken)
+	}
+}
+
 // captured is a session of the original's chat.
 type captured struct {
 	Frames []struct {

@@ -48,7 +48,10 @@ func (c *chat) command(ctx context.Context, text string) (work func()) {
 	case "!shell":
 		return c.takeShell()
 	default:
+		running := make(chan struct{})
+		c.running = running
 		return func() {
+			defer close(running)
 			err := c.ui.during(func() error { return runHere(ctx, c.o.Dir, text[1:], c.o.Stdin, c.o.Stdout) })
 			if err != nil {
 				c.ui.note("%s: %v", text[1:], err)
@@ -189,8 +192,8 @@ func (c *chat) takeShell() (work func()) {
 	c.ui.note("the terminal is the other end's now; Ctrl-] comes back")
 	return func() {
 		first := true
-		err := c.ui.raw(func(keys string) {
-			_ = s.out.putLow(s.ctx, item{frame: s.op(opKeys, 0, []byte(keys))})
+		err := c.ui.raw(func(keys string) error {
+			return s.out.putLow(s.ctx, item{frame: s.op(opKeys, 0, []byte(keys))})
 		}, func(w window) {
 			op := opSize
 			if first {
@@ -219,6 +222,8 @@ func runHere(ctx context.Context, dir, command string, in, out *os.File) error {
 	}
 	// In the foreground, so that ^C means the command and not the chat.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: tty}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
+	cmd.WaitDelay = hangUp
 	// To take the terminal back from the background would stop this program, and
 	// ^Z would stop the command, which nothing here can continue: it inherits both.
 	signal.Ignore(syscall.SIGTTOU, syscall.SIGTSTP)

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,12 +14,47 @@ import (
 // change nothing on a terminal but the shape of their neighbours.
 const joiners = "\u200c\u200d"
 
+// marksMax is how many marks may be on a character, which is more than any
+// language needs. A heap of them would be drawn over the lines around.
+const marksMax = 8
+
+// piled calls f with each character, and tells it whether that is one mark too
+// many.
+func piled(s string, f func(r rune, size int, tooMany bool)) {
+	marks := 0
+	for i, r := range s {
+		_, n := utf8.DecodeRuneInString(s[i:])
+		if r >= 0x300 && (unicode.In(r, unicode.Mn, unicode.Me) || strings.ContainsRune(joiners, r)) {
+			marks++
+		} else {
+			marks = 0
+		}
+		f(r, n, marks > marksMax)
+	}
+}
+
 // safe returns text of the other end as it may reach a terminal: no control
-// characters of either set, no direction or other invisible marks, nothing
-// that is not UTF-8; those are written as Go does in quotes. A tab becomes
-// spaces.
+// characters of either set, no direction or other invisible marks, no heaps of
+// marks, nothing that is not UTF-8; those are written as Go does in quotes. A
+// tab becomes spaces.
 func safe(s string) string {
 	s = strings.ReplaceAll(s, "\t", "    ")
+	heap := false
+	piled(s, func(_ rune, _ int, tooMany bool) { heap = heap || tooMany })
+	if heap {
+		var b strings.Builder
+		at := 0
+		piled(s, func(r rune, n int, tooMany bool) {
+			if tooMany {
+				q := strconv.QuoteRuneToASCII(r)
+				b.WriteString(q[1 : len(q)-1])
+			} else {
+				b.WriteString(s[at : at+n])
+			}
+			at += n
+		})
+		s = b.String()
+	}
 	if !strings.ContainsAny(s, joiners) {
 		return cli.Escape(s)
 	}
@@ -36,14 +72,23 @@ func safe(s string) string {
 	}
 }
 
-// safeLines splits text of the other end into lines for a terminal.
-func safeLines(s string) []string {
+// textMax is how much of a text is shown. More is no text, and the bytes that
+// are written out become four times as many.
+const textMax = 4 << 20
+
+// safeLines splits text of the other end into lines for a terminal, and returns
+// how many bytes at its end are left out.
+func safeLines(s string) (lines []string, left int) {
+	if len(s) > textMax {
+		left = len(s) - textMax
+		s = s[:textMax]
+	}
 	s = strings.ReplaceAll(s, "\r\n", "\n")
-	lines := strings.Split(strings.TrimSuffix(s, "\n"), "\n")
+	lines = strings.Split(strings.TrimSuffix(s, "\n"), "\n")
 	for i, line := range lines {
 		lines[i] = safe(line)
 	}
-	return lines
+	return lines, left
 }
 
 // plainName returns the name under which a received file is kept: one path
@@ -54,12 +99,12 @@ func plainName(name string) (string, error) {
 		return "", fmt.Errorf("the name %q has a slash or a NUL in it", clip(name, 80))
 	}
 	var b strings.Builder
-	for _, r := range name {
-		if r == utf8.RuneError || !unicode.IsPrint(r) || r == '\\' {
+	piled(name, func(r rune, _ int, tooMany bool) {
+		if r == utf8.RuneError || !unicode.IsPrint(r) || r == '\\' || tooMany {
 			r = '_'
 		}
 		b.WriteRune(r)
-	}
+	})
 	name = strings.TrimSpace(b.String())
 	// Neither ".profile" nor "-rf" is what somebody else may put here.
 	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "-") {

@@ -169,6 +169,12 @@ func (c *chat) ask(s *session, text string, answer func(yes bool)) {
 		return
 	}
 	c.ui.note("%s y/N", text)
+	c.asking = text
+	// Who was about to answer the question before has not read this one.
+	const reading = 2 * time.Second
+	if now := time.Now(); now.Sub(c.withdrawn) < reading {
+		c.notBefore = now.Add(reading)
+	}
 	c.question = func(yes bool) {
 		if c.s == s {
 			answer(yes)
@@ -470,8 +476,14 @@ func (c *chat) gone(s *session, err error) {
 		c.callers = slices.DeleteFunc(c.callers, func(other *session) bool { return other == s })
 		return
 	}
+	if c.question != nil {
+		c.withdrawn = time.Now()
+	}
 	c.s, c.question = nil, nil
 	c.ui.progress("")
+	if s.hello.Shell && !s.dialled {
+		c.ui.shellOver()
+	}
 	var no *refusedError
 	refused := errors.As(err, &no)
 	left := errors.Is(err, io.EOF)
@@ -488,6 +500,8 @@ func (c *chat) gone(s *session, err error) {
 	}
 	switch {
 	case s.leaving || c.uploading && s.ready: // somebody waits for it and says so
+	case s.cut.Load() && !c.people():
+		c.leave(fmt.Errorf("%w: %s", ErrBroken, text))
 	case !s.dialled:
 		c.ui.note("%s", text)
 		if len(c.callers) > 0 {

@@ -17,6 +17,7 @@ var errGone = errors.New("the connection ended")
 type item struct {
 	frame []byte
 	owner any         // who may drop it again; nil for nobody
+	reply bool        // the other end asked for it
 	done  func(error) // called once when it has arrived, or not; may be nil
 }
 
@@ -28,6 +29,7 @@ type outbox struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
 	first    []item // texts and answers
+	replies  int    // bytes of the answers in first, and some for each
 	low      []item // pieces of files, at most lowFrames and about lowBytes
 	lowSize  int    // bytes in low
 	inFlight []item // taken, in order; finished ones within have no frame
@@ -40,6 +42,13 @@ type outbox struct {
 const (
 	lowFrames = 256
 	lowBytes  = 1 << 20
+)
+
+// What may wait of answers, beside one that may have any size: far more than
+// comes together at an end that reads them.
+const (
+	repliesMax = 4 << 20
+	replyCost  = 1 << 10 // of one, however short
 )
 
 func newOutbox(wake func()) *outbox {
@@ -63,6 +72,23 @@ func (o *outbox) put(it item) {
 		return
 	}
 	o.wake()
+}
+
+// putAnswer is put for what the other end asked for. It returns false when too
+// much of that waits already.
+func (o *outbox) putAnswer(it item) bool {
+	it.reply = true
+	cost := len(it.frame) + replyCost
+	o.mu.Lock()
+	full := o.replies > 0 && o.replies+cost > repliesMax
+	if !full {
+		o.replies += cost
+	}
+	o.mu.Unlock()
+	if !full {
+		o.put(it)
+	}
+	return !full
 }
 
 // putLow adds a piece of a file, or of what comes through a pipe. It waits while
@@ -161,6 +187,9 @@ func (o *outbox) Take(b *wire.Batch, max, count int) (n int) {
 		switch {
 		case len(o.first) > 0:
 			it, o.first = shift(o.first)
+			if it.reply {
+				o.replies -= len(it.frame) + replyCost
+			}
 		case len(o.low) > 0:
 			it, o.low = shift(o.low)
 			o.lowSize -= len(it.frame)

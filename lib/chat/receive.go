@@ -91,12 +91,15 @@ func (s *session) given() bool {
 // is an original it learns so by a text.
 func (s *session) failed(id uint64, name string, err error) {
 	why := stopped{Text: plainError(err), Full: cli.Full(err)}
-	s.c.ui.note("%s from the other end is not stored: %s", name, why.Text)
+	s.c.ui.note("%s from the other end is not stored: %s", clip(name, maxName), why.Text)
 	if s.isNative() {
-		s.tell(opStop, id, why)
+		s.answer(s.made(opStop, id, why))
 		return
 	}
-	_ = s.say(fmt.Sprintf("%s is not stored here: %s", safe(name), why.Text), false)
+	text := fmt.Sprintf("%s is not stored here: %s", safe(clip(name, maxName)), why.Text)
+	if frame, err := s.frame([]byte(text), nil); err == nil {
+		s.answer(frame)
+	}
 }
 
 // plainError is an error of the file system without the temporary name in it,
@@ -177,7 +180,7 @@ func (s *session) whole(id uint64, data []byte) error {
 	if err == nil {
 		var name string
 		if name, err = s.keep(); err == nil {
-			s.tell(opGot, id, name)
+			s.answer(s.made(opGot, id, name))
 			return nil
 		}
 	}

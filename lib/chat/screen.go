@@ -37,9 +37,10 @@ type screen interface {
 	// during gives the terminal to f, for a command.
 	during(f func() error) error
 	// raw gives all that is typed to keys, and the output of the shell to the
-	// terminal as it is, until leave is typed or the shell is over. resized is
-	// called with each size, the first one included.
-	raw(keys func(string), resized func(window)) error
+	// terminal as it is, until leave is typed, the shell is over or keys
+	// returns an error. resized is called with each size, the first one
+	// included.
+	raw(keys func(string) error, resized func(window)) error
 	// people tells whether somebody is there to be asked.
 	people() bool
 	close()
@@ -52,20 +53,24 @@ type plain struct {
 
 	mu     sync.Mutex
 	out    io.Writer
-	outTTY bool // texts are for eyes
+	outTTY *os.File // out, when texts are for eyes
 	err    io.Writer
-	errTTY bool
+	bars   bool // err is a terminal that can draw them
 	bar    string
 	failed func(error) // out cannot be written
 	shell  unstyled
+	within bool // a line of the shell has no end yet
 }
 
 func newPlain(in, out, errs *os.File, failed func(error)) *plain {
-	return &plain{
+	p := &plain{
 		in: bufio.NewReaderSize(in, 64<<10), tty: isTerminal(in),
-		out: out, outTTY: isTerminal(out),
-		err: errs, errTTY: isTerminal(errs), failed: failed,
+		out: out, err: errs, bars: isTerminal(errs), failed: failed,
 	}
+	if isTerminal(out) {
+		p.outTTY = out
+	}
+	return p
 }
 
 func isTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd())) }
@@ -76,12 +81,40 @@ const lineMax = 1 << 20
 func (p *plain) text(s string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outTTY {
-		p.clear()
-		s = strings.Join(safeLines(s), "\n")
+	if p.outTTY == nil {
+		return p.write(s + "\n")
 	}
-	return p.write(s + "\n")
+	// Marked, so that it cannot look like a note.
+	p.fresh()
+	defer p.draw()
+	cols, _, err := term.GetSize(int(p.outTTY.Fd()))
+	if err != nil || cols <= 0 {
+		cols = 80
+	}
+	var out strings.Builder
+	lines, left := safeLines(s)
+	for _, line := range lines {
+		for _, row := range rows(incoming, line, cols) {
+			out.WriteString(row + "\n")
+		}
+	}
+	if left > 0 {
+		out.WriteString(ownMark + leftText(left) + "\n")
+	}
+	return p.write(out.String())
 }
+
+// fresh makes the next line of a terminal an own one. mu is held.
+func (p *plain) fresh() {
+	p.clear()
+	if p.within {
+		p.within = false
+		_ = p.write("\n")
+	}
+}
+
+// leftText says that of a text so much is not shown.
+func leftText(bytes int) string { return bytesText(int64(bytes)) + " more of it are not shown" }
 
 // write writes to the standard output.
 func (p *plain) write(s string) error {
@@ -100,7 +133,7 @@ func (p *plain) write(s string) error {
 func (p *plain) note(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clear()
+	p.fresh()
 	// One write, so that it stays one line among others.
 	io.WriteString(p.err, "-- "+noteText(format, args)+"\n")
 	p.draw()
@@ -114,7 +147,7 @@ func noteText(format string, args []any) string {
 func (p *plain) progress(s string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.errTTY || s == p.bar {
+	if !p.bars || s == p.bar {
 		return
 	}
 	p.clear()
@@ -141,12 +174,21 @@ func (p *plain) shellOut(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := string(b)
-	if p.outTTY {
-		lines := strings.Split(p.shell.text(b), "\n")
-		for i := range lines {
-			lines[i] = safe(lines[i])
+	if p.outTTY != nil {
+		p.clear()
+		defer p.draw()
+		var out strings.Builder
+		for line := range strings.Lines(p.shell.text(b)) {
+			if !p.within {
+				out.WriteString(incoming)
+			}
+			text, whole := strings.CutSuffix(line, "\n")
+			out.WriteString(safe(text))
+			if p.within = !whole; whole {
+				out.WriteString("\n")
+			}
 		}
-		s = strings.Join(lines, "\n")
+		s = out.String()
 	}
 	_ = p.write(s) // it ends the chat
 }
@@ -174,7 +216,7 @@ func (p *plain) readLine() (string, bool, error) {
 
 func (p *plain) during(f func() error) error { return f() }
 
-func (p *plain) raw(func(string), func(window)) error {
+func (p *plain) raw(func(string) error, func(window)) error {
 	return errors.New("a shell takes a whole terminal: start without -plain, on a terminal")
 }
 

@@ -62,6 +62,7 @@ const (
 
 var (
 	errSilent = errors.New("the other end does not answer any more")
+	errDeaf   = errors.New("the other end does not read the answers to what it sends")
 	errEnded  = errors.New("the chat is over")
 )
 
@@ -93,9 +94,11 @@ type session struct {
 	leaving  bool
 
 	spoke atomic.Bool // the other end has said anything at all
+	cut   atomic.Bool // of what came through a pipe, not all has arrived
 
 	// Owned by the reader.
-	in *receiving
+	in      *receiving
+	helloIn bool // hello has come
 
 	mu       sync.Mutex
 	uploads  []*upload // the first is being sent
@@ -255,6 +258,19 @@ func (s *session) op(op string, id uint64, data []byte) []byte {
 
 // tell sends an op that goes first, with v as JSON unless it is a string.
 func (s *session) tell(op string, id uint64, v any) {
+	s.out.put(item{frame: s.made(op, id, v)})
+}
+
+// answer sends what the other end wants to hear, and hangs up on one that wants
+// ever more without reading it.
+func (s *session) answer(frame []byte) {
+	if !s.out.putAnswer(item{frame: frame}) {
+		s.end(errDeaf)
+	}
+}
+
+// made makes a frame of an op, with v as JSON unless it is a string.
+func (s *session) made(op string, id uint64, v any) []byte {
 	var data []byte
 	switch v := v.(type) {
 	case nil:
@@ -263,7 +279,7 @@ func (s *session) tell(op string, id uint64, v any) {
 	default:
 		data, _ = json.Marshal(v) // our own structs
 	}
-	s.out.put(item{frame: s.op(op, id, data)})
+	return s.op(op, id, data)
 }
 
 // say sends a text. patient waits while much is on its way, as a pipe should.
@@ -272,11 +288,18 @@ func (s *session) say(text string, patient bool) error {
 	if err != nil {
 		return err
 	}
-	if patient {
-		return s.out.putLow(s.ctx, item{frame: frame})
+	if !patient {
+		s.out.put(item{frame: frame})
+		return nil
 	}
-	s.out.put(item{frame: frame})
-	return nil
+	arrived := func(err error) {
+		if err != nil {
+			s.cut.Store(true)
+		}
+	}
+	err = s.out.putLow(s.ctx, item{frame: frame, done: arrived})
+	arrived(err)
+	return err
 }
 
 // refuse says no and hangs up.
@@ -353,7 +376,10 @@ func (s *session) Frame(n uint64, f *wire.Frame) error {
 			if err := json.Unmarshal(f.Data, &g); err != nil {
 				return fmt.Errorf("greeting of the other end: %w", err)
 			}
-			s.c.post(func() { s.c.greetedBy(s, g) })
+			if !s.helloIn { // it is said once
+				s.helloIn = true
+				s.c.post(func() { s.c.greetedBy(s, g) })
+			}
 			return nil
 		}
 		if op != "" {
@@ -404,7 +430,7 @@ func (s *session) message(f *wire.Frame) error {
 		if err != nil {
 			return err
 		}
-		s.out.put(item{frame: frame})
+		s.answer(frame)
 	}
 	if !shown {
 		return nil

@@ -27,6 +27,10 @@ const (
 // leaveKey is Ctrl-], as in telnet: it gives the terminal back.
 const leaveKey = 0x1d
 
+// restore undoes what the programs of a shell may have done to the terminal:
+// attributes, the alternate screen, mouse, cursor, keypad, scrolling region.
+const restore = "\x1b[0m\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[?1l\x1b>\x1b[r\x1b[999;1H\r\n"
+
 // heldMax is how many lines are kept while somebody else has the terminal.
 const heldMax = 10_000
 
@@ -50,6 +54,7 @@ type terminal struct {
 	lost    int      // what is not
 	bar     string
 	shell   shellText
+	closed  bool         // the terminal is as it was found, and stays so
 	passing bool         // output of the shell goes to the terminal as it is
 	over    bool         // there is no shell to be raw with
 	resized func(window) // the shell is told
@@ -111,8 +116,17 @@ func (t *terminal) close() {
 	t.stop.Wait()
 	t.progress("")
 	t.t.SetBracketedPasteMode(false)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.passing {
+		_, _ = io.WriteString(t.out, restore)
+	}
 	_, _ = io.WriteString(t.out, "\r\x1b[K")
+	for _, row := range t.held {
+		_, _ = io.WriteString(t.out, row+"\r\n")
+	}
 	_ = term.Restore(int(t.in.Fd()), t.old)
+	t.passing, t.closed = false, true
 }
 
 func (t *terminal) people() bool { return true }
@@ -155,6 +169,7 @@ func rows(mark, s string, cols int) (list []string) {
 // show shows a row, or keeps it until the terminal is back. mu is held.
 func (t *terminal) show(row string) {
 	switch {
+	case t.closed:
 	case !t.lent:
 		_, _ = io.WriteString(t.t, row+"\n")
 	case len(t.held) < heldMax:
@@ -167,8 +182,12 @@ func (t *terminal) show(row string) {
 func (t *terminal) text(s string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, line := range safeLines(s) {
+	lines, left := safeLines(s)
+	for _, line := range lines {
 		t.line(incoming, line)
+	}
+	if left > 0 {
+		t.line(ownMark, leftText(left))
 	}
 	return nil
 }
@@ -219,6 +238,10 @@ func (t *terminal) lend() {
 // takeBack shows what had to wait.
 func (t *terminal) takeBack() {
 	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return
+	}
 	held, lost := t.held, t.lost
 	t.held, t.lost, t.lent = nil, 0, false
 	for _, s := range held {
@@ -237,6 +260,11 @@ func (t *terminal) during(f func() error) error {
 	t.t.SetBracketedPasteMode(false)
 	_ = term.Restore(int(t.in.Fd()), t.old)
 	err := f()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return err // the program has ended meanwhile, and nobody would undo it
+	}
 	if _, rawErr := term.MakeRaw(int(t.in.Fd())); rawErr != nil {
 		err = errors.Join(err, rawErr)
 	}
@@ -276,13 +304,13 @@ func (t *terminal) shellOver() {
 	passing := t.passing
 	t.over = true
 	if passing {
-		_, _ = io.WriteString(t.out, "\r\n"+ownMark+"the shell has ended, press a key\r\n")
+		_, _ = io.WriteString(t.out, restore+ownMark+"the shell has ended, press a key\r\n")
 	}
 	t.passing = false
 	t.mu.Unlock()
 }
 
-func (t *terminal) raw(keys func(string), resized func(window)) error {
+func (t *terminal) raw(keys func(string) error, resized func(window)) error {
 	t.lend()
 	t.t.SetBracketedPasteMode(false)
 	t.mu.Lock()
@@ -301,8 +329,8 @@ func (t *terminal) raw(keys func(string), resized func(window)) error {
 			break
 		}
 		b, rest, left := bytes.Cut(buf[:n], []byte{leaveKey})
-		if len(b) > 0 {
-			keys(string(b))
+		if len(b) > 0 && keys(string(b)) != nil {
+			break // the connection has ended, and the shell with it
 		}
 		if left {
 			t.keys.back(rest)
@@ -310,11 +338,16 @@ func (t *terminal) raw(keys func(string), resized func(window)) error {
 		}
 	}
 	t.mu.Lock()
-	t.passing, t.resized = false, nil
+	t.resized = nil
+	if t.closed {
+		t.mu.Unlock()
+		return err
+	}
+	if t.passing {
+		_, _ = io.WriteString(t.out, restore)
+	}
+	t.passing = false
 	t.mu.Unlock()
-	// Whatever the shell's programs did to the terminal: attributes, the
-	// alternate screen, mouse, cursor, keypad, scrolling region.
-	_, _ = io.WriteString(t.out, "\x1b[0m\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[?1l\x1b>\x1b[r\x1b[999;1H\r\n")
 	t.t.SetBracketedPasteMode(true)
 	t.takeBack()
 	return err

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,46 +152,6 @@ func TestACallThatIsDeclined(t *testing.T) {
 	}
 	if strings.Contains(ann.out.String(), "connected with") {
 		t.Error("one was let in")
-	}
-}
-
-func TestTheTerminalIsLeftAsItWas(t *testing.T) {
-	master, name, err := openMaster()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slave.Close()
-	modes := func() (m unix.Termios) {
-		t.Helper()
-		err := control(slave, func(fd int) error {
-			p, err := termios(fd)
-			if err == nil {
-				m = *p
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	go io.Copy(io.Discard, master)
-	before := modes()
-	screen, err := newTerminal(slave, slave, func() {}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if modes() == before {
-		t.Error("it is not raw")
-	}
-	screen.close()
-	if modes() != before {
-		t.Error("it is not as it was")
 	}
 }
 

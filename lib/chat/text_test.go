@@ -103,13 +103,20 @@ func TestTextsOfOthersCannotDriveATerminal(t *testing.T) {
 		{"zero width", "a\u200bb", `a\u200bb`},
 		{"line separator", "a\u2028b", `a\u2028b`},
 		{"not UTF-8", "a\xffb", `a\xffb`},
+		{"accents", "e\u0301\u0323", "e\u0301\u0323"},
+		{"a heap of marks", "e" + strings.Repeat("\u0301", marksMax+2) + "x\u0301", "e" + strings.Repeat("\u0301", marksMax) + `\u0301\u0301` + "x\u0301"},
+		{"a heap of big ones", "e" + strings.Repeat("\U000e0100", marksMax+1), "e" + strings.Repeat("\U000e0100", marksMax) + `\U000e0100`},
+		{"a heap of joiners", "e" + strings.Repeat("\u200d", marksMax+1), "e" + strings.Repeat("\u200d", marksMax) + `\u200d`},
 	} {
 		if got := safe(test.in); got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
-	if got := safeLines("a\r\nb\n\nc\n"); !slices.Equal(got, []string{"a", "b", "", "c"}) {
-		t.Errorf("lines: got %q", got)
+	if got, left := safeLines("a\r\nb\n\nc\n"); !slices.Equal(got, []string{"a", "b", "", "c"}) || left != 0 {
+		t.Errorf("lines: got %q, %d", got, left)
+	}
+	if got, left := safeLines(strings.Repeat("x", textMax+5)); len(got) != 1 || len(got[0]) != textMax || left != 5 {
+		t.Errorf("a text without end: %d are left out, want 5", left)
 	}
 }
 
@@ -155,6 +162,7 @@ func TestNamesOfReceivedFiles(t *testing.T) {
 		{".", "_."},
 		{"-rf", "_-rf"},
 		{" x ", "x"},
+		{"e" + strings.Repeat("\u0301", marksMax+2), "e" + strings.Repeat("\u0301", marksMax) + "__"},
 		{"bad\xffbyte", "bad_byte"},
 		{strings.Repeat("n", maxName), strings.Repeat("n", maxName)},
 	} {

@@ -1,0 +1,197 @@
+package chat
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// modesOf returns the modes of a terminal.
+func modesOf(t *testing.T, tty *os.File) (m unix.Termios) {
+	t.Helper()
+	err := control(tty, func(fd int) error {
+		p, err := termios(fd)
+		if err == nil {
+			m = *p
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestTheTerminalIsLeftAsItWas(t *testing.T) {
+	master, name, err := openMaster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	go io.Copy(io.Discard, master)
+	before := modesOf(t, slave)
+	screen, err := newTerminal(slave, slave, func() {}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if modesOf(t, slave) == before {
+		t.Error("it is not raw")
+	}
+	_ = screen.during(func() error {
+		if modesOf(t, slave) != before {
+			t.Error("a command does not find it as it was")
+		}
+		return nil
+	})
+	if modesOf(t, slave) == before {
+		t.Error("it is not raw after a command")
+	}
+	// The program ends while a command has it, and is still there for a moment
+	// when the command has ended.
+	_ = screen.during(func() error {
+		screen.close()
+		return nil
+	})
+	if modesOf(t, slave) != before {
+		t.Error("it is not as it was")
+	}
+}
+
+func TestACommandKeepsTheTerminalWhenTheOtherEndLeaves(t *testing.T) {
+	ann := start(t, Options{Accept: true})
+	bob := sit(t, Options{Target: "127.0.0.1", Port: ann.port()})
+	bob.line("-- connected with")
+	bob.say("!echo begun; until test -e go; do sleep 0.1; done; echo saved >file\r")
+	bob.line("begun\r\n")
+	ann.in.Close()
+	ann.end(nil)
+	_ = ann.result()
+	select {
+	case err := <-bob.done:
+		t.Errorf("it has ended: %v", err)
+		return
+	case <-time.After(200 * time.Millisecond): // it would have by now
+	}
+	mustWrite(t, filepath.Join(bob.dir, "go"), "")
+	if err := bob.result(); err != nil {
+		t.Errorf("bob: %v", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(bob.dir, "file")); string(got) != "saved\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestASignalEndsACommand(t *testing.T) {
+	ann := start(t, Options{Accept: true})
+	bob := sit(t, Options{Target: "127.0.0.1", Port: ann.port()})
+	bob.line("-- connected with")
+	bob.say("!echo begun; exec sleep 1000\r")
+	bob.line("begun\r\n")
+	why := errors.New("a signal")
+	bob.end(why)
+	if err := bob.result(); !errors.Is(err, why) {
+		t.Errorf("got %v, want %v", err, why)
+	}
+}
+
+func TestAShellThatIsLostGivesTheTerminalBack(t *testing.T) {
+	ann := sit(t, Options{})
+	port := ann.port()
+	bob := start(t, Options{Target: "127.0.0.1", Port: port, Exec: "/bin/sh", Accept: true})
+	ann.line("-- talk\\? y/N")
+	ann.say("y\r")
+	ann.line("the other end offers a shell")
+	ann.say("!shell\r")
+	ann.line("Ctrl-\\] comes back")
+	ann.say("printf 'alter%s\\033[?1049h' nate\r")
+	ann.line("alternate\x1b\\[\\?1049h")
+	bob.end(nil)
+	_ = bob.result()
+	ann.line(`\x1b\[\?1049l(?s:.*)the shell has ended, press a key`)
+	ann.say("x")
+	ann.line("-- (the other end has left|the connection is lost)")
+	ann.line("-- back in the chat")
+
+	// The end that called ends with the chat, and must leave the terminal whole.
+	ann.say("\x04")
+	if err := ann.result(); err != nil {
+		t.Fatal(err)
+	}
+	carl := start(t, Options{Accept: true, Exec: "/bin/sh"})
+	dora := sit(t, Options{Target: "127.0.0.1", Port: carl.port()})
+	dora.line("the other end offers a shell")
+	dora.say("!shell\r")
+	dora.line("Ctrl-\\] comes back")
+	dora.say("printf 'alter%s\\033[?1049h' nate\r")
+	dora.line("alternate\x1b\\[\\?1049h")
+	carl.end(nil)
+	_ = carl.result()
+	_ = dora.result()
+	dora.line(`1049h(?s:.*)\x1b\[\?1049l`)
+}
+
+func TestAPlainTerminalMarksWhatComes(t *testing.T) {
+	ann := sit(t, Options{Plain: true, Accept: true})
+	resize(t, ann.in, 24, 40)
+	bob := start(t, Options{Target: "127.0.0.1", Port: ann.port()})
+	bob.say("-- words of this connection: mine\nred \x1b[31m\n" + strings.Repeat("x", 37) + "-- its key is new\n")
+	ann.line("^< -- words of this connection: mine\r\n")
+	ann.line(`^< red \\x1b\[31m` + "\r\n")
+	ann.line("^< x{37}\r\n< -- its key is new\r\n")
+	bob.in.Close()
+	ann.line("^-- the other end has left")
+}
+
+func TestAPlainTerminalMarksAShell(t *testing.T) {
+	ann := start(t, Options{Accept: true, Exec: "/bin/sh"})
+	bob := sit(t, Options{Plain: true, Target: "127.0.0.1", Port: ann.port()})
+	bob.line("the other end offers a shell")
+	bob.say("echo '-- its' key\r")
+	bob.line("^< (. )?-- its key\r\n")
+	bob.say("exit\r")
+	bob.line("^-- the shell of the other end has ended")
+}
+
+func TestAnAnswerToTheQuestionBefore(t *testing.T) {
+	p := newPlain(os.Stdin, os.Stdout, os.Stderr, nil)
+	var notes strings.Builder
+	p.tty, p.err = true, &notes
+	c := &chat{ui: p}
+	var got []bool
+	ask := func() { c.ask(nil, "talk?", func(yes bool) { got = append(got, yes) }) }
+	say := func(text string, pasted bool) { c.line(t.Context(), line{text: text, pasted: pasted}) }
+
+	ask()
+	say("y", true)
+	if len(got) != 0 {
+		t.Error("a pasted yes was taken")
+	}
+	say("y", false)
+	c.withdrawn = time.Now()
+	ask()
+	say("yes", false)
+	if len(got) != 1 {
+		t.Error("a yes to the question before was taken")
+	}
+	say("n", false)
+	ask()
+	c.notBefore = time.Now()
+	say("y", false)
+	if len(got) != 3 || !got[0] || got[1] || !got[2] {
+		t.Errorf("got %v, want [true false true]", got)
+	}
+	if n := strings.Count(notes.String(), "talk? y/N\n"); n != 5 {
+		t.Errorf("it was asked %d times, want 5", n)
+	}
+}
