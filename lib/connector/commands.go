@@ -99,7 +99,7 @@ func (c *Connector) connectedPeers(dump bool) (any, error) {
 	peers := map[string]any{}
 	c.mu.Lock()
 	for name, b := range c.boxes {
-		if p := b.current(); p != nil {
+		if p := b.there(); p != nil {
 			host, port := p.addr, 0
 			if a, ok := p.l.RemoteAddr().(*net.TCPAddr); ok {
 				host, port = a.IP.String(), a.Port

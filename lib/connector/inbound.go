@@ -30,6 +30,9 @@ type peerLink struct {
 	since time.Time
 	over  chan struct{} // closed when the link has ended and given back everything
 
+	there   bool   // the peer counts as connected; guarded by box.mu
+	arrived func() // makes it so, once
+
 	welcome func() error // whether it would be let in again; nil if nothing was shown
 
 	choose func(access.File) (string, error) // where a file lands: see chooser

@@ -165,7 +165,7 @@ func (n *node) client(t testing.TB, name string, edits ...func(*config.Config)) 
 	t.Helper()
 	c := n.lateClient(t, name, edits...)
 	n.connected(t, name)
-	eventually(t, "the client is connected", func() bool { return c.box("", false).current() != nil })
+	eventually(t, "the client is connected", func() bool { return c.box("", false).there() != nil })
 	return c
 }
 
@@ -185,7 +185,7 @@ func (n *node) connected(t testing.TB, name string) {
 	t.Helper()
 	eventually(t, name+" is connected", func() bool {
 		b := n.box(name, false)
-		return b != nil && b.current() != nil
+		return b != nil && b.there() != nil
 	})
 }
 

@@ -97,7 +97,7 @@ func (c *Connector) stats() *control.Stats {
 			continue
 		}
 		p := control.PeerStats{Name: b.name, Queue: queueStats(q, logs)}
-		if l := b.current(); l != nil {
+		if l := b.there(); l != nil {
 			p.Connected, p.Addr, p.TLS = true, l.addr, l.tls
 			p.Since, p.Native = now.Sub(l.since).Seconds(), l.l.Acks()
 		}
@@ -194,7 +194,7 @@ func (c *Connector) problems() []string {
 	if !c.running.Load() {
 		list = append(list, "the connector is stopped")
 	} else if !c.server {
-		if b := c.box("", false); b != nil && b.current() == nil {
+		if b := c.box("", false); b != nil && b.there() == nil {
 			text := "not connected to the server " + cfg.ServerAddr.String()
 			if why := c.whyAway(); why != "" {
 				text += ": " + why

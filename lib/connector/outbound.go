@@ -239,7 +239,7 @@ func (in *intake) hopeless(err error) *link.Refusal {
 	case errors.Is(err, queue.ErrDisk):
 		in.how.known = false
 		return &link.Refusal{Reason: "full", Text: "the connector cannot keep it on disk now: " + diskReason(err)}
-	case in.how.durable && in.how.box.current() == nil:
+	case in.how.durable && in.how.box.there() == nil:
 		in.how.known = false
 		return &link.Refusal{Reason: "full", Text: "peer " + in.how.box.name + " is not connected, and what waits for it is as much as may be (max_size_persistence_path)"}
 	}
@@ -296,12 +296,12 @@ func (in *intake) await(c <-chan struct{}) error {
 // away returns why nothing can be put for the peer, if it is away. A program
 // that asked for it waits here until the peer is there.
 func (in *intake) away() *link.Refusal {
-	if in.how.durable || in.how.box.current() != nil {
+	if in.how.durable || in.how.box.there() != nil {
 		return nil
 	}
 	in.again() // the peer may have come back, with another outbox
 	b := in.how.box
-	if b.current() != nil {
+	if b.there() != nil {
 		return nil
 	}
 	if !in.wait {
@@ -319,7 +319,7 @@ func (in *intake) away() *link.Refusal {
 	if err := in.commit(); err != nil {
 		return &link.Refusal{Reason: "full", Text: err.Error()}
 	}
-	for b.current() == nil {
+	for b.there() == nil {
 		switch err := in.await(b.whenUp()); {
 		case errors.Is(err, errIntakeClosed):
 			return &link.Refusal{Reason: "stopped", Text: "the connector is stopped"}

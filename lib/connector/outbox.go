@@ -18,7 +18,7 @@ type outbox struct {
 
 	mu   sync.Mutex
 	link *peerLink     // nil while the peer is away
-	up   chan struct{} // closed when there is a link
+	up   chan struct{} // closed while the peer is there
 	held int           // those who need the outbox to stay: see hold
 
 	refusing map[string]time.Time // by type: when the peer last had no room on its disk
@@ -42,10 +42,20 @@ func (c *Connector) newQueue(peer, dir string) *queue.Queue {
 	return q
 }
 
-// current returns the link, nil while the peer is away.
+// current returns the link, nil while there is none.
 func (b *outbox) current() *peerLink {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.link
+}
+
+// there returns the link once the peer counts as connected, nil while it is away.
+func (b *outbox) there() *peerLink {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.link == nil || !b.link.there {
+		return nil
+	}
 	return b.link
 }
 

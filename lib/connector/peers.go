@@ -24,6 +24,11 @@ var extensions = []string{wire.ExtAckTo, wire.ExtFlow, wire.ExtChunk, wire.ExtDe
 // One of this toolkit says so at once; a Python client may say nothing.
 const maxGreeting = 500 * time.Millisecond
 
+// maxSilence is after what time a server that keeps the connection and says
+// nothing counts as there. An original that ignores this client's traffic says
+// nothing; a server of another mode ends the connection long before.
+const maxSilence = 2 * time.Second
+
 // ackDelay is how long a peer may wait to hear that a message was taken, unless
 // its sender waits for that. It costs the peer a little memory and saves a
 // packet for a message that is answered.
@@ -94,6 +99,7 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 			p.chunky.Store(f != nil && f.Header.Speaks(wire.ExtChunk))
 			p.greeted.Store(true)
 			close(p.known)
+			p.arrived()
 			if !c.server {
 				p.subscribe(f == nil || f.Header.Extensions == nil)
 			}
@@ -116,15 +122,26 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errReplaced
 	}
 	p.recheck() // what it was let in with may have gone before it could be told
-	c.events.add("link up", 1)
 	loud := c.flaps.log(box.name, started)
-	if loud {
-		c.log.Info("link up", "peer", box.name, "addr", p.addr)
+	p.arrived = sync.OnceFunc(func() {
+		if !p.arrive() {
+			return
+		}
+		c.events.add("link up", 1)
+		if loud {
+			c.log.Info("link up", "peer", box.name, "addr", p.addr)
+		}
+		c.ready()
+	})
+	if c.server { // the client has said who it is
+		p.arrived()
 	}
-	c.ready()
 	ungreeted := time.AfterFunc(maxGreeting, feed)
+	unheard := time.AfterFunc(maxSilence, p.arrived)
 	err := p.l.Run(ctx)
 	ungreeted.Stop()
+	unheard.Stop()
+	there := box.there() != nil
 	p.forgetRooms()
 	p.endFiles()
 	p.detach()
@@ -145,6 +162,13 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 	default:
 		if err == io.EOF {
 			err = errors.New("closed by the peer")
+		}
+		if !there {
+			if ctx.Err() == nil {
+				c.fold.Warn("unheard\x00"+box.name, 1, "link ended before the server had said a word",
+					slog.String("peer", box.name), slog.String("addr", p.addr), slog.String("err", err.Error()))
+			}
+			break
 		}
 		if !loud {
 			c.fold.Warn("flap\x00"+box.name, 1, "links come and go",
@@ -205,6 +229,21 @@ func (p *peerLink) attach() bool {
 		return false
 	}
 	b.link = p
+	return true
+}
+
+// arrive makes the peer count as connected, if p is its link still. To a client,
+// a connection alone proves nothing: one that a server of another mode, or one
+// that does not admit us, is about to end looks the same. What says something is
+// the server.
+func (p *peerLink) arrive() bool {
+	b := p.box
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.link != p {
+		return false
+	}
+	p.there = true
 	close(b.up)
 	return true
 }
@@ -218,7 +257,9 @@ func (p *peerLink) detach() {
 	}
 	b.mu.Lock()
 	b.link = nil
-	b.up = make(chan struct{})
+	if p.there {
+		b.up = make(chan struct{})
+	}
 	b.mu.Unlock()
 	close(p.over)
 }

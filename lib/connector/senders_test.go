@@ -2,6 +2,7 @@ package connector
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
@@ -135,6 +136,58 @@ func TestASenderCanWaitForThePeer(t *testing.T) {
 		c.halt(t)
 		s.disconnected(t, "c1")
 	}
+}
+
+// A connection that the server is about to end is no peer to a sender that waits.
+func TestASenderWaitsUntilTheServerHasSaidSomething(t *testing.T) {
+	t.Run("a server of another mode never does", func(t *testing.T) {
+		s := server(t, anonymous(t))
+		c := s.lateClient(t, "c1", func(cfg *config.Config) { cfg.UseSSL = false })
+		cl := c.open(t)
+		out := cl.Sender(api.SendOptions{Wait: true})
+		defer out.Close()
+		if err := out.Put(cl.Header("any", ""), []byte(`1`), nil); err != nil {
+			t.Fatal(err)
+		}
+		out.Flush()
+		eventually(t, "many connections have come and gone", func() bool {
+			return c.log.count("link ended before the server had said a word") > 0 && s.counted("peer refused: tls") >= 4
+		})
+		if n := c.box("", false).q.Stats().Put; n != 0 {
+			t.Errorf("got %d messages taken, want none", n)
+		}
+		if got := c.log.count("link up"); got != 0 {
+			t.Errorf("got %d links up", got)
+		}
+		if p := strings.Join(c.problems(), "\n"); !strings.Contains(p, "not connected to the server") {
+			t.Errorf("health says %q", p)
+		}
+	})
+	t.Run("one that keeps the connection in silence counts after a while", func(t *testing.T) {
+		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		cfg := newConfig(t)
+		cfg.IsServer, cfg.ClientName = false, "c1"
+		cfg.ServerAddr = config.Addr{Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port}
+		c := run(t, cfg, nil)
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		cl := c.open(t)
+		out := cl.Sender(api.SendOptions{Wait: true})
+		defer out.Close()
+		if err := out.Put(cl.Header("any", ""), []byte(`1`), nil); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := out.Taken(within(t)); err != nil || n != 1 {
+			t.Errorf("got %d taken, %v", n, err)
+		}
+	})
 }
 
 func TestAWaitingSenderThatLeavesLeavesNothing(t *testing.T) {

@@ -61,6 +61,7 @@ type Dialer struct {
 	jitter func(bound time.Duration) time.Duration // a pause of at most bound
 
 	state   atomic.Pointer[string]
+	upAt    atomic.Pointer[time.Time] // when it last became StateUp
 	failure atomic.Pointer[string]
 }
 
@@ -90,12 +91,14 @@ func (d *Dialer) State() string { return *d.state.Load() }
 func (d *Dialer) setState(s string) { d.state.Store(&s) }
 
 // Failure is why the client is not connected: the last failure in one line, ""
-// while it is connected, and before the first attempt has ended.
+// before the first attempt has ended, and once a connection has lived a while: one
+// that the server is about to end as it ended the last one is not better yet.
 func (d *Dialer) Failure() string {
-	if why := d.failure.Load(); why != nil && d.State() != StateUp {
-		return *why
+	why := d.failure.Load()
+	if why == nil || d.State() == StateUp && time.Since(*d.upAt.Load()) > goodLife {
+		return ""
 	}
-	return ""
+	return *why
 }
 
 // maxFailure is how many bytes of a failure are told.
@@ -145,8 +148,9 @@ func (d *Dialer) Run(ctx context.Context, up func(ctx context.Context, c *Conn) 
 		c, err := d.connect(ctx)
 		if err == nil {
 			log.reached()
-			d.setState(StateUp)
 			began := time.Now()
+			d.upAt.Store(&began)
+			d.setState(StateUp)
 			err = up(ctx, c)
 			c.Close()
 			select {
