@@ -115,7 +115,13 @@ func (c *Connector) openCredentials(ctx context.Context, cfg *config.Config) (k 
 			c.fold.Warn("certificates", 1, "changed certificates cannot be used: those read before count", slog.String("err", err.Error()))
 		}
 		if k.server, err = identity.OpenServer(o); err == nil && usesTokens(cfg) {
-			k.tokens, err = identity.OpenTokens(c.paths.ServerTokens)
+			if k.tokens, err = identity.OpenTokens(c.paths.ServerTokens); err != nil {
+				return k, err
+			}
+			var hidden bool
+			if hidden, err = k.tokens.Hide(); hidden {
+				c.log.Warn("others could read the table of tokens: its mode is 0600 now", "file", c.paths.ServerTokens)
+			}
 		}
 	default:
 		if k.client, err = identity.OpenClient(ClientIdentity(cfg)); err != nil {

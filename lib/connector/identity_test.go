@@ -77,7 +77,7 @@ func TestADeletedClientGoesAndGetsAnotherProofWhenItIsDeletedThereToo(t *testing
 		}
 		s.connected(t, "pump7")
 		eventually(t, "it got a second one", func() bool { return s.log.count(what+" issued") == 2 })
-		eventually(t, "the client knows that it is in", func() bool { return c.box("", false).current() != nil })
+		eventually(t, "the client knows that it is in", func() bool { return c.box("", false).there() != nil })
 		r := s.receive(t, api.ReceiveOptions{})
 		c.send(t, "any", "", "1")
 		r.wait(t, 1)
@@ -290,6 +290,26 @@ func TestDeletingWhatIsNotThereIsSaid(t *testing.T) {
 		if text := fmt.Sprint(got); err != nil || !strings.Contains(text, `"status": false`) || !strings.Contains(text, test.want) {
 			t.Errorf("%s: got %v, %v, want %s", test.command, got, err, test.want)
 		}
+	}
+}
+
+func TestATableOfTokensThatOthersCanReadIsHiddenAtTheStart(t *testing.T) {
+	var path string
+	s := server(t, anonymous(t), func(cfg *config.Config) {
+		cfg.UseToken = true
+		path = cfg.Paths().ServerTokens
+		if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o644); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+	})
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("got mode %v, %v", info.Mode(), err)
+	}
+	if s.log.count("others could read the table of tokens") != 1 {
+		t.Error("the log does not tell")
 	}
 }
 

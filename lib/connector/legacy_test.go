@@ -113,7 +113,7 @@ func TestAListenerThatComesAndGoesGetsAllThatWasNotWritten(t *testing.T) {
 		command(t, s, "stop", nil)
 		command(t, s, "start", nil)
 		s.connected(t, "c1")
-		eventually(t, "the client knows", func() bool { return c.try(t, "_ping", "") == nil && c.box("", false).current() != nil })
+		eventually(t, "the client knows", func() bool { return c.try(t, "_ping", "") == nil && c.box("", false).there() != nil })
 	}
 }
 

@@ -97,9 +97,9 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		Acked:    p.wholeAcked,
 		Greeted: func(f *wire.Frame) {
 			p.chunky.Store(f != nil && f.Header.Speaks(wire.ExtChunk))
+			p.arrived()
 			p.greeted.Store(true)
 			close(p.known)
-			p.arrived()
 			if !c.server {
 				p.subscribe(f == nil || f.Header.Extensions == nil)
 			}

@@ -115,7 +115,7 @@ func TestWhatWaitsAtAReconnectionIsNotDropped(t *testing.T) {
 				old.l.Close(nil)
 				eventually(t, "connected again", func() bool {
 					b := s.box("c1", false)
-					return b != nil && b.current() != nil && b.current() != old && c.box("", false).current() != nil
+					return b != nil && b.current() != nil && b.current() != old && c.box("", false).there() != nil
 				})
 			}
 			in := to.receive(t, api.ReceiveOptions{})

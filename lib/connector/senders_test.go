@@ -82,7 +82,7 @@ func TestNothingIsTakenAfterWhatWasNot(t *testing.T) {
 		t.Fatalf("got %d taken, %v", taken, err)
 	}
 	s.halt(t)
-	eventually(t, "the server is away", func() bool { return c.box("", false).current() == nil })
+	eventually(t, "the server is away", func() bool { return c.box("", false).there() == nil })
 	// What is sent now is refused, and also what follows when the server is
 	// back: it would come before.
 	var err error
@@ -93,7 +93,7 @@ func TestNothingIsTakenAfterWhatWasNot(t *testing.T) {
 	notTaken(t, err, 10, "away")
 	again := run(t, s.cfg, nil)
 	again.connected(t, "c1")
-	eventually(t, "the server is back", func() bool { return c.box("", false).current() != nil })
+	eventually(t, "the server is back", func() bool { return c.box("", false).there() != nil })
 	if err := next(); err == nil {
 		t.Error("a message was put after one that was not taken")
 	}

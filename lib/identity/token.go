@@ -55,6 +55,16 @@ type Tokens struct {
 	table atomic.Pointer[tokenTable]
 
 	mu sync.Mutex // one reads or writes the file at a time
+
+	waiting sync.Mutex
+	changes []*change // guarded by waiting: those that the next write makes
+}
+
+// change is a change of the table that somebody waits for.
+type change struct {
+	edit func(map[string]string) error
+	err  error // when it is made; guarded by Tokens.mu
+	made bool  // guarded by Tokens.mu
 }
 
 // tokenTable is the content of the file. It does not change.
@@ -77,6 +87,22 @@ func stateOf(info fs.FileInfo) fileState {
 
 func (s fileState) same(t fileState) bool {
 	return s.there == t.there && (!s.there || s.size == t.size && s.mtime.Equal(t.mtime) && os.SameFile(s.info, t.info))
+}
+
+// Hide makes the table readable for its owner only, and tells whether it was not:
+// the original makes an empty one that others can read.
+func (t *Tokens) Hide() (hidden bool, err error) {
+	info, err := os.Stat(t.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Perm()&0o077 == 0 {
+		return false, nil
+	}
+	if err == nil {
+		err = os.Chmod(t.path, 0o600)
+	}
+	if err != nil {
+		return false, fmt.Errorf("tokens %q: others can read it: run: chmod 600 %s: %w", t.path, shellWord(t.path), bare(err))
+	}
+	return true, nil
 }
 
 // OpenTokens reads the table at path, which need not be there. Errors say what to
@@ -203,11 +229,36 @@ func (t *Tokens) Delete(name string) (found bool, err error) {
 	return err == nil, err
 }
 
-// change reads the table, changes it and writes it. Without success the file is
-// as it was.
+// change changes the table with edit, which leaves it as it was if it fails. What
+// many want to change at once is written at once: each write is of the whole file.
 func (t *Tokens) change(edit func(map[string]string) error) error {
+	mine := &change{edit: edit}
+	t.waiting.Lock()
+	t.changes = append(t.changes, mine)
+	t.waiting.Unlock()
+
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if mine.made { // by the one that had mu before
+		return mine.err
+	}
+	t.waiting.Lock()
+	all := t.changes
+	t.changes = nil
+	t.waiting.Unlock()
+	err := t.write(all)
+	for _, c := range all {
+		c.made = true
+		if err != nil { // what one was refused for may be what another has not got now
+			c.err = err
+		}
+	}
+	return mine.err
+}
+
+// write reads the table, changes it and writes it. It sets the errors of the
+// changes that fail. With an error the file is as it was. The caller holds mu.
+func (t *Tokens) write(changes []*change) error {
 	if err := durable.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
 		return err
 	}
@@ -224,8 +275,13 @@ func (t *Tokens) change(edit func(map[string]string) error) error {
 		return err
 	}
 	hashes := maps.Clone(t.table.Load().hashes)
-	if err := edit(hashes); err != nil {
-		return err
+	changed := false
+	for _, c := range changes {
+		c.err = c.edit(hashes)
+		changed = changed || c.err == nil
+	}
+	if !changed {
+		return nil
 	}
 	if err := durable.WriteFile(t.path, encodeTokens(hashes), 0o600); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -250,6 +251,64 @@ func TestATableThatOthersCanChangeIsRefused(t *testing.T) {
 		write(t, path, content, 0o600)
 		if _, err := OpenTokens(path); err == nil {
 			t.Errorf("%q: got no error", content)
+		}
+	}
+}
+
+// Whatever of a group of changes is decided, counts only once it is on the disk.
+func TestChangesThatAreWrittenTogetherSucceedOrFailTogether(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		table, path := openTokens(t, "{}")
+		hash := hashToken("x")
+		const many = 20
+		table.mu.Lock() // as if one were being written
+		errs := make(chan error, many)
+		for i := range many {
+			go func() { errs <- table.Take(fmt.Sprint("client", i/2), hash) }() // twice each
+		}
+		for waiting := 0; waiting < many; runtime.Gosched() {
+			table.waiting.Lock()
+			waiting = len(table.changes)
+			table.waiting.Unlock()
+		}
+		if fails {
+			write(t, path, "damaged", 0o600)
+		}
+		table.mu.Unlock()
+		for range many {
+			if err := <-errs; (err != nil) != fails {
+				t.Errorf("fails %v: got %v", fails, err)
+			}
+		}
+		if fails {
+			write(t, path, "{}", 0o600)
+		}
+		again, err := OpenTokens(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := len(again.Names()), many/2; fails && got != 0 || !fails && got != want {
+			t.Errorf("fails %v: got %d names", fails, got)
+		}
+		if err := table.Take("another", hash); err != nil {
+			t.Errorf("fails %v: the next: %v", fails, err)
+		}
+	}
+}
+
+func TestATableThatOthersCanReadIsHidden(t *testing.T) {
+	table, path := openTokens(t, "")
+	if hidden, err := table.Hide(); hidden || err != nil {
+		t.Errorf("none: got %v, %v", hidden, err)
+	}
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o600} {
+		write(t, path, "{}", mode)
+		hidden, err := table.Hide()
+		if err != nil || hidden != (mode != 0o600) {
+			t.Errorf("mode %04o: got %v, %v", mode, hidden, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %04o: got mode %v, %v", mode, info.Mode(), err)
 		}
 	}
 }

@@ -64,10 +64,7 @@ func Listen(ctx context.Context, o Options) (*Listener, error) {
 		fold:     fold.New(o.Log),
 		greeting: maxGreeting,
 		turn:     maxIssueWait,
-		issuing:  make(chan struct{}, 1),
-	}
-	if m == modeCertificates {
-		l.issuing = make(chan struct{}, max(1, min(maxIssuing, l.gate.max/4)))
+		issuing:  make(chan struct{}, max(1, min(maxIssuing, o.Config.MaxUnidentified/4))),
 	}
 	if l.ln == nil {
 		if l.ln, err = bind(ctx, o); err != nil {

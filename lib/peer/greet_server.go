@@ -19,9 +19,8 @@ const (
 	// or a token. One that has given up, as they do after ten seconds, must not
 	// get any: it could not ask again.
 	maxIssueWait = 5 * time.Second
-	// maxIssuing is how many are given a certificate at a time, if
-	// max_unidentified is not small: together they wait for the disk once. Tokens
-	// are made one by one.
+	// maxIssuing is how many are given a certificate or a token at a time, if
+	// max_unidentified is not small: together they wait for the disk once.
 	maxIssuing = 32
 	// maxParting is how long a client that got one has to close the connection.
 	maxParting = 2 * time.Second
