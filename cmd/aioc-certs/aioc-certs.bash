@@ -19,7 +19,7 @@ _aioc_certs() {
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W '-ca -connector -days -dir -h -json -key -v -version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '-ca -connector -days -dir -h -json -key -next -v -version' -- "$cur")
 	else
 		mapfile -t COMPREPLY < <(compgen -W 'create list show fingerprint check pack renew delete replace-server revert-server' -- "$cur")
 	fi

@@ -8,6 +8,7 @@ complete -c aioc-certs -o dir -x -a '(__fish_complete_directories)' -d 'director
 complete -c aioc-certs -o h -d 'print this'
 complete -c aioc-certs -o json -d 'list, show, fingerprint: print JSON'
 complete -c aioc-certs -o key -r -F -d 'replace-server: the private key, if it is not beside PEM in .key'
+complete -c aioc-certs -o next -d 'renew server: make the next certificate, and do not use it yet'
 complete -c aioc-certs -o v -d 'create: name the files that were made'
 complete -c aioc-certs -o version -d 'print name, version and Go version'
 complete -c aioc-certs -n __fish_use_subcommand -a create -d ''

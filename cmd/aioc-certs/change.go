@@ -180,6 +180,9 @@ func deleted(reply json.RawMessage) bool {
 }
 
 func (p *program) renew(dir string, operands []string) int {
+	if *p.next {
+		return p.prepare(dir, operands[0])
+	}
 	switch operands[0] {
 	case "server":
 		if err := identity.RenewServer(dir); err != nil {
@@ -195,6 +198,23 @@ func (p *program) renew(dir string, operands []string) int {
 		return cli.OK
 	}
 	return p.renewClient(dir, operands[0])
+}
+
+// prepare makes what the server gets at the next renewal.
+func (p *program) prepare(dir, who string) int {
+	if who != "server" {
+		return p.set.Mistake("-next goes with server only: other certificates go on being good until they are deleted")
+	}
+	made, err := identity.PrepareServer(dir)
+	if err != nil {
+		return p.fail(err)
+	}
+	if !made {
+		fmt.Fprintln(p.stderr, "the next certificate is there already")
+	}
+	p.sayClients("")
+	fmt.Fprintf(p.stderr, "when all have it, the server gets it: %s renew server\n", name)
+	return cli.OK
 }
 
 // renewClient makes a client ask for a new certificate: on the server its name

@@ -134,6 +134,41 @@ func TestRenewNamesWhatIsLeftToDo(t *testing.T) {
 	}
 }
 
+func TestTheNextCertificateIsMadeAheadOfItsUse(t *testing.T) {
+	dir := newTree(t)
+	fingerprint := func() string {
+		_, stdout, _ := runs("fingerprint", dir) // the server's own is the first
+		return strings.Fields(stdout)[0]
+	}
+	before := fingerprint()
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"renew", "-next", "default", dir}, cli.Usage, "-next goes with server only"},
+		{[]string{"renew", "-next", "server", dir}, cli.OK, "when all have it, the server gets it: aioc-certs renew server"},
+		{[]string{"renew", "-next", "server", dir}, cli.OK, "is there already"},
+		{[]string{"list", "-next", dir}, cli.Usage, "-next can't be used with list"},
+	} {
+		status, stdout, stderr := runs(c.args...)
+		if status != c.status || stdout != "" || !strings.Contains(stderr, c.says) {
+			t.Errorf("%q: status %d, %q, %q; want %d and %q", c.args, status, stdout, stderr, c.status, c.says)
+		}
+	}
+	if got := fingerprint(); got != before {
+		t.Errorf("the server shows %s already", got)
+	}
+	for _, side := range []string{"client", "server"} {
+		if status, _, stderr := runs("pack", side, dir); status != cli.OK {
+			t.Errorf("pack %s: status %d, %s", side, status, stderr)
+		}
+	}
+	if status, _, stderr := runs("renew", "server", dir); status != cli.OK || fingerprint() == before {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}
+
 func TestWhatIsPackedIsATree(t *testing.T) {
 	dir := newTree(t)
 	enrol(t, dir, "pump7")

@@ -31,7 +31,7 @@ show [-json] NAME [DIR]
 fingerprint [-json] [DIR]
 check [-days N] [DIR]
 pack server|client [DIR]
-renew [-connector NAME] NAME|server|default [DIR]
+renew [-connector NAME] [-next] NAME|server|default [DIR]
 delete [-connector NAME] NAME [DIR]
 replace-server [-key FILE] PEM [DIR]
 revert-server [DIR]`
@@ -52,6 +52,7 @@ type program struct {
 	json      *bool
 	verbose   *bool
 	ca        *bool
+	next      *bool
 	key       *string
 }
 
@@ -71,7 +72,7 @@ func commands() []command {
 		{"fingerprint", []string{"json"}, nil, (*program).fingerprint},
 		{"check", []string{"days"}, nil, (*program).check},
 		{"pack", nil, []string{"server or client"}, (*program).pack},
-		{"renew", []string{"connector"}, []string{"NAME, server or default"}, (*program).renew},
+		{"renew", []string{"connector", "next"}, []string{"NAME, server or default"}, (*program).renew},
 		{"delete", []string{"connector"}, []string{"NAME"}, (*program).delete},
 		{"replace-server", []string{"key"}, []string{"PEM"}, (*program).replaceServer},
 		{"revert-server", nil, nil, (*program).revertServer},
@@ -86,6 +87,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	p.verbose = p.set.Bool("v", "create: name the files that were made")
 	p.ca = p.set.Bool("ca", "create: make a CA as well, for server_ca")
 	p.key = p.set.String("key", "", "FILE", "replace-server: the private key, if it is not beside PEM in .key")
+	p.next = p.set.Bool("next", "renew server: make the next certificate, and do not use it yet")
 	p.connector = p.set.Connector()
 
 	// Flags may stand on both sides of the command's name.
@@ -109,7 +111,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if done {
 		return status
 	}
-	for _, f := range []string{"ca", "connector", "days", "json", "key", "v"} {
+	for _, f := range []string{"ca", "connector", "days", "json", "key", "next", "v"} {
 		if p.set.Given(f) && !slices.Contains(c.flags, f) {
 			return p.set.Mistake("-%s can't be used with %s", f, c.name)
 		}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 const (
 	orgSuffix  = ".org"        // the server's certificate and key before they were replaced
+	nextSuffix = ".next"       // those that RenewServer will give it
 	swapPrefix = ".aioc-swap-" // a directory of the tree while it is being changed
 )
 
@@ -52,7 +54,7 @@ func ReplaceServer(dir, certFile, keyFile string) error {
 	}
 	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
 		// The certificate and not its CA, which may have signed those of others.
-		if err := trustToo(tree, certificatePEM(leaf.Certificate[0])); err != nil {
+		if err := trustToo(tree, certificatePEM(leaf.Certificate[0]), true); err != nil {
 			return err
 		}
 		return swapDir(tree.ServerCertDir, func(temp string) error {
@@ -127,60 +129,112 @@ func RevertServer(dir string) error {
 	})
 }
 
-// RenewServer gives the server a new certificate and key. In the tree's client
-// side, which is what clients are given, the new certificate comes to stand
-// before the old ones that still hold: a client that has that file trusts the
-// server before and after. Clients on other hosts must be given it. Errors wrap
-// ErrMissing, ErrUnsafe, ErrTemplate or ErrBusy where one of them is the reason.
+// PrepareServer makes the certificate and key that RenewServer will give the
+// server, if they are not there, and tells whether they were not. The server goes
+// on with those that it has; the tree's client side trusts both from now on, so
+// that clients can be given it in the meantime. Errors are as those of RenewServer.
+func PrepareServer(dir string) (made bool, err error) {
+	tree := config.CertificateTree(dir)
+	p, old, err := nextServer(tree, dir)
+	if err != nil {
+		return false, err
+	}
+	return !old, changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
+		// Behind the one that counts, which is shown first as the server's.
+		if err := trustToo(tree, p.cert, false); err != nil || old {
+			return err
+		}
+		return swapDir(tree.ServerCertDir, func(temp string) error { return writeServer(tree, temp, p, nextSuffix) })
+	})
+}
+
+// RenewServer gives the server a new certificate and key: those of PrepareServer
+// if it was called before. In the tree's client side, which is what clients are
+// given, the new certificate comes to stand before the old ones that still hold: a
+// client that has that file trusts the server before and after. Clients on other
+// hosts must be given it. Errors wrap ErrMissing, ErrUnsafe, ErrTemplate or
+// ErrBusy where one of them is the reason.
 func RenewServer(dir string) error {
 	tree := config.CertificateTree(dir)
-	if exists(tree.ServerCert + orgSuffix) {
-		return fmt.Errorf("the server's certificate was replaced by one from elsewhere: give it the next one with: aioc-certs replace-server PEM %s", shellWord(dir))
-	}
-	if _, err := checkEmpty(tree); !exists(tree.ServerCert) && !errors.Is(err, ErrExists) {
-		return explain("certificate", tree.ServerCert, ofServer(tree, dir).missing, fs.ErrNotExist)
-	}
-	t, err := readTemplate(tree)
-	if err != nil {
-		return err
-	}
-	p, err := newPair(t, serverOrganization)
+	p, old, err := nextServer(tree, dir)
 	if err != nil {
 		return err
 	}
 	return changeTree(dir, []string{tree.ServerDir, tree.ServerCertDir}, func() error {
-		if err := trustToo(tree, p.cert); err != nil {
+		if err := trustToo(tree, p.cert, true); err != nil {
 			return err
 		}
 		return swapDir(tree.ServerCertDir, func(temp string) error {
-			if err := durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerKey)), p.key, 0o600); err != nil {
+			if err := writeServer(tree, temp, p, ""); err != nil || !old {
 				return err
 			}
-			return durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerCert)), p.cert, 0o644)
+			for _, path := range []string{tree.ServerCert, tree.ServerKey} {
+				if err := os.Remove(filepath.Join(temp, filepath.Base(path)+nextSuffix)); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	})
 }
 
+// nextServer returns the certificate and key that the server gets next: old tells
+// that PrepareServer has made them.
+func nextServer(tree config.Certificates, dir string) (p *pair, old bool, err error) {
+	if exists(tree.ServerCert + orgSuffix) {
+		return nil, false, fmt.Errorf("the server's certificate was replaced by one from elsewhere: give it the next one with: aioc-certs replace-server PEM %s", shellWord(dir))
+	}
+	if _, err := checkEmpty(tree); !exists(tree.ServerCert) && !errors.Is(err, ErrExists) {
+		return nil, false, explain("certificate", tree.ServerCert, ofServer(tree, dir).missing, fs.ErrNotExist)
+	}
+	certFile, keyFile := tree.ServerCert+nextSuffix, tree.ServerKey+nextSuffix
+	if exists(certFile) || exists(keyFile) {
+		again := fmt.Sprintf("run: rm -f %s %s, and prepare another one", shellWord(certFile), shellWord(keyFile))
+		if _, err := readPair(certFile, keyFile, remedy{again, again}, time.Now()); err != nil {
+			return nil, false, err
+		}
+		p = &pair{}
+		if p.cert, _, err = readFile(certFile); err == nil {
+			p.key, _, err = readFile(keyFile)
+		}
+		return p, true, err
+	}
+	t, err := readTemplate(tree)
+	if err != nil {
+		return nil, false, err
+	}
+	p, err = newPair(t, serverOrganization)
+	return p, false, err
+}
+
+// writeServer writes a certificate and key for the server to the directory temp.
+func writeServer(tree config.Certificates, temp string, p *pair, suffix string) error {
+	if err := durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerKey)+suffix), p.key, 0o600); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(temp, filepath.Base(tree.ServerCert)+suffix), p.cert, 0o644)
+}
+
 // trustToo lets the tree's client side, if there is one, trust one more server's
-// certificate. It comes before the server's change: what clients trust too early
-// does no harm.
-func trustToo(tree config.Certificates, added []byte) error {
+// certificate, before or behind those that it trusts. It comes before the server's
+// change: what clients trust too early does no harm.
+func trustToo(tree config.Certificates, added []byte, first bool) error {
 	if !exists(tree.ClientServerCertDir) {
 		return nil
 	}
-	text, err := trustMore(tree.ClientServerCert, added, time.Now())
+	text, err := trustMore(tree.ClientServerCert, added, first, time.Now())
 	if err != nil {
 		return err
 	}
 	return durable.WriteFile(tree.ClientServerCert, text, 0o644)
 }
 
-// trustMore returns the certificates at path that still hold, after added.
-func trustMore(path string, added []byte, now time.Time) ([]byte, error) {
-	text := append([]byte{}, added...)
+// trustMore returns the certificates at path that still hold, and added before or
+// behind them.
+func trustMore(path string, added []byte, first bool, now time.Time) ([]byte, error) {
 	old, _, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return text, nil
+		return added, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certificate %q: %w", path, err)
@@ -189,12 +243,16 @@ func trustMore(path string, added []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %q: %w", path, err)
 	}
+	var text []byte
 	for _, c := range all {
 		if one := certificatePEM(c.Raw); now.Before(c.NotAfter) && !bytes.Equal(one, added) {
 			text = append(text, one...)
 		}
 	}
-	return text, nil
+	if first {
+		return slices.Concat(added, text), nil
+	}
+	return append(text, added...), nil
 }
 
 // RenewDefault makes a new default certificate and key. The server goes on

@@ -204,6 +204,85 @@ func TestAClientTrustsTheServerBeforeAndAfterItsRenewal(t *testing.T) {
 	}
 }
 
+func TestAPreparedCertificateIsTrustedBeforeTheServerHasIt(t *testing.T) {
+	dir, client := mustCreate(t, newDir(t)), newDir(t)
+	s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates})
+	c := mustClient(t, ClientOptions{Dir: dir, Name: "pump7"})
+	mustEnrol(t, s, c)
+	before := shownBy(t, mustServer(t, ServerOptions{Dir: dir}))
+	for i := range 2 {
+		if made, err := PrepareServer(dir); err != nil || made != (i == 0) {
+			t.Fatalf("call %d: got %v, %v", i, made, err)
+		}
+	}
+	if after := shownBy(t, mustServer(t, ServerOptions{Dir: dir})); !bytes.Equal(before[0], after[0]) {
+		t.Error("the certificate is another one already")
+	}
+	if info, err := os.Stat(s.tree.ServerKey + nextSuffix); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the next key: mode %v, %v", info.Mode(), err)
+	}
+
+	// The client on another host is given what it trusts now, and nothing later.
+	tree := config.CertificateTree(client)
+	for _, name := range []string{"client", "client/server-cert", "client/client-certs"} {
+		if err := os.MkdirAll(filepath.Join(tree.Root, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for to, from := range map[string]string{tree.ClientServerCert: s.tree.ClientServerCert,
+		tree.ClientCert("pump7"): s.tree.ClientCert("pump7"), tree.ClientKey("pump7"): s.tree.ClientKey("pump7")} {
+		if err := os.WriteFile(to, mustRead(t, from), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	far := mustClient(t, ClientOptions{Dir: client, Name: "pump7"})
+	trusted := func(when string) {
+		t.Helper()
+		s := mustServer(t, ServerOptions{Dir: dir, Clients: OwnCertificates})
+		if _, serverErr, clientErr := meet(t, s.TLS(), mustTLS(t, far, ShowOwn)); serverErr != nil || clientErr != nil {
+			t.Errorf("%s: server %v, client %v", when, serverErr, clientErr)
+		}
+	}
+	trusted("before")
+	next := mustRead(t, s.tree.ServerCert+nextSuffix)
+	if err := RenewServer(dir); err != nil {
+		t.Fatal(err)
+	}
+	trusted("after")
+	if got := mustRead(t, s.tree.ServerCert); !bytes.Equal(got, next) {
+		t.Error("the server has not got the one that was prepared")
+	}
+	for _, path := range []string{s.tree.ServerCert, s.tree.ServerKey} {
+		if exists(path + nextSuffix) {
+			t.Errorf("%s%s is still there", path, nextSuffix)
+		}
+	}
+	if all, err := parseCertificates(mustRead(t, s.tree.ClientServerCert)); err != nil || len(all) != 2 || !bytes.Equal(all[1].Raw, before[0]) {
+		t.Errorf("the tree's client trusts %d certificates, %v; want the new and the old one", len(all), err)
+	}
+}
+
+func TestAPreparedCertificateThatIsDamagedIsNotUsed(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
+	if _, err := PrepareServer(dir); err != nil {
+		t.Fatal(err)
+	}
+	before := mustRead(t, tree.ServerCert)
+	if err := os.Remove(tree.ServerKey + nextSuffix); err != nil {
+		t.Fatal(err)
+	}
+	_, prepared := PrepareServer(dir)
+	for _, err := range []error{prepared, RenewServer(dir)} {
+		if err == nil || !strings.Contains(err.Error(), "run: rm -f ") {
+			t.Errorf("got %v, want what to do", err)
+		}
+	}
+	if !bytes.Equal(before, mustRead(t, tree.ServerCert)) {
+		t.Error("the server's certificate has changed")
+	}
+}
+
 func TestBothDefaultCertificatesAreGoodAfterARenewal(t *testing.T) {
 	modes(t, func(t *testing.T, ca bool, newTree func() string) {
 		dir := newTree()

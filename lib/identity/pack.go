@@ -101,7 +101,7 @@ func pack(w io.Writer, tree config.Certificates, dirs, files []string) error {
 			return fmt.Errorf("%q: %w", path, err)
 		}
 		mode := int64(0o644)
-		if strings.HasSuffix(path, ".key") || strings.HasSuffix(path, ".key"+orgSuffix) {
+		if strings.HasSuffix(strings.TrimSuffix(strings.TrimSuffix(path, orgSuffix), nextSuffix), ".key") {
 			if err := checkPrivate(path, info); err != nil {
 				return fmt.Errorf("key %q: %w", path, err)
 			}
