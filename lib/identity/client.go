@@ -208,7 +208,7 @@ func (c *Client) verify(trusted, shown []*x509.Certificate) error {
 	}
 	if c.o.Host != "" {
 		if err := leaf.VerifyHostname(c.o.Host); err != nil {
-			return fmt.Errorf("%w: %w", ErrForeign, err)
+			return fmt.Errorf("%w: %w: its certificate must have the name in server_sockaddr as a subject alternative name", ErrForeign, err)
 		}
 	}
 	return nil
