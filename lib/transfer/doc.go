@@ -5,6 +5,8 @@
 //	file.go    with_file, the key of a header that speaks of a file
 //	place.go   target_directory and dst_name: where a file is to land
 //	source.go  opening a file to send, as the program may that named it
+//	passed.go  one that the program has passed open
+//	kept.go    copies of those that cannot be opened by their name
 //	dir.go     a directory in which files land, and nothing outside it
 //	stage.go   a file that is not complete, and its way to its name
 //	join.go    the chunks of a Python sender

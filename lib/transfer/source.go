@@ -4,10 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,11 +42,8 @@ const maxLinks = 40
 // OpenSource opens the file that the caller names by its absolute path: a
 // regular file that the caller may read. An error is an *Error.
 func OpenSource(path string, c Caller) (*Source, error) {
-	if !filepath.IsAbs(path) {
-		return nil, failf("name", "src_path %q is not absolute", path)
-	}
-	if strings.ContainsRune(path, 0) {
-		return nil, failf("name", "src_path contains the character NUL")
+	if err := checkSource(path); err != nil {
+		return nil, err
 	}
 	var (
 		f   *os.File
@@ -218,38 +213,13 @@ func (c Caller) may(stat *unix.Stat_t, rights uint32) bool {
 // Remove removes the file after it was sent, if it is still the one that was
 // opened and the caller may remove it.
 func (s *Source) Remove(c Caller) error {
-	if c.own() {
-		info, err := os.Stat(s.path) // a symbolic link is removed, not what it leads to
-		if err != nil || !os.SameFile(info, s.info) {
-			return changed(err)
-		}
-		return bare(os.Remove(s.path))
-	}
-	dir, name, err := c.parent(s.path)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	var at, file unix.Stat_t
-	if err := unix.Fstat(dir, &at); err != nil {
-		return err
-	}
-	if err := unix.Fstatat(dir, name, &file, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
-	}
-	if old, ok := s.info.Sys().(*syscall.Stat_t); !ok || uint64(old.Dev) != uint64(file.Dev) || old.Ino != file.Ino {
-		return changed(nil)
-	}
-	sticky := at.Mode&unix.S_ISVTX != 0 && int(file.Uid) != c.UID && int(at.Uid) != c.UID
-	if !c.may(&at, 2) || sticky {
-		return unix.EACCES
-	}
-	return unix.Unlinkat(dir, name, 0)
-}
-
-func changed(err error) error {
+	dir, name, err := s.find(c)
 	if err != nil {
 		return bare(err)
 	}
-	return errors.New("another file has its name now")
+	defer unix.Close(dir)
+	return unix.Unlinkat(dir, name, 0)
 }
+
+// errChanged means that a name leads to another file than it did.
+var errChanged = errors.New("another file has its name now")
