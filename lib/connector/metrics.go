@@ -217,6 +217,7 @@ func (c *Connector) problems() []string {
 		}
 	}
 	list = append(list, SpaceWarnings(cfg)...)
+	list = append(list, TargetWarnings(cfg)...)
 	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
 		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_memory_total, which is %d", used, cfg.MaxMemoryTotal))
 	}

@@ -2,11 +2,16 @@ package connector
 
 import (
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"aioc/lib/config"
 	"aioc/lib/durable"
+	"aioc/lib/transfer"
 )
 
 // leastSpace is how many bytes a disk must have left to be well.
@@ -27,6 +32,34 @@ func SpaceWarnings(cfg *config.Config) []string {
 		if text := shortOf(dir, leastSpace); text != "" {
 			found = append(found, text)
 		}
+	}
+	return found
+}
+
+// TargetWarnings names the types of files of this configuration that cannot be
+// stored, because no file can be made where they are to go: it belongs to
+// another user, or the service manager has made it read-only.
+func TargetWarnings(cfg *config.Config) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(cfg.FileTargets)) {
+		base := transfer.Base(cfg.FileTargets[name].Directory)
+		at := base // or where it will be made
+		err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		for err == unix.ENOENT && at != filepath.Dir(at) {
+			at = filepath.Dir(at)
+			err = unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		}
+		if info, statErr := os.Stat(at); statErr == nil && !info.IsDir() {
+			err = unix.ENOTDIR
+		}
+		if err == nil {
+			continue
+		}
+		text := fmt.Sprintf("file_recv_config: files of the type %q cannot be stored in %q", name, base)
+		if at != base {
+			text += fmt.Sprintf(", which cannot be made in %q", at)
+		}
+		found = append(found, fmt.Sprintf("%s: %v", text, err))
 	}
 	return found
 }

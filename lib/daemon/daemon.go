@@ -99,6 +99,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	}
 	warnings = append(warnings, connector.IdentityWarnings(cfg)...)
 	warnings = append(warnings, connector.SpaceWarnings(cfg)...)
+	warnings = append(warnings, connector.TargetWarnings(cfg)...)
 	warnings = append(warnings, logWarnings(cfg)...)
 	if *test {
 		return p.check(cfg, warnings)
