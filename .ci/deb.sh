@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a Debian package of the tree in bin/: make deb runs it. The same commit
-# gives the same package, byte for byte, with the same Go.
+# gives the same package, byte for byte, with the same Go. DEBFULLNAME and
+# DEBEMAIL say who distributes it.
 set -eu
 : "${GO:=go}" "${MAKE:=make}"
 
@@ -33,6 +34,7 @@ if [ "$($GO env GOOS)" != linux ]; then
 fi
 
 umask 022
+maintainer="${DEBFULLNAME:-aioc} <${DEBEMAIL:-aioc@localhost}>"
 mkdir -p bin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -49,7 +51,7 @@ mkdir -p "$doc" "$root/DEBIAN"
 	echo 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/'
 	echo
 	echo 'Files: *'
-	echo 'Copyright: the authors of aioc'
+	echo "Copyright: $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y) the aioc authors"
 	echo 'License: Apache-2.0'
 	echo ' On Debian systems the text of the license is in'
 	echo ' /usr/share/common-licenses/Apache-2.0.'
@@ -59,19 +61,33 @@ mkdir -p "$doc" "$root/DEBIAN"
 	echo
 	echo '  * See the history of the source.'
 	echo
-	echo " -- aioc <aioc@localhost>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")"
+	echo " -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")"
 } | gzip -9n >"$doc/changelog.gz"
 install -m 644 README.md "$doc/README.md"
 find "$root/usr/share/man" -type f -exec gzip -9n {} +
 # For other service managers than Debian's.
 rm -f "$root"/usr/share/aioc/*.rc
+# What lintian(1) is to accept.
+mkdir -p "$root/usr/share/lintian/overrides"
+cat >"$root/usr/share/lintian/overrides/aioc" <<-'OVERRIDES'
+	# Programs in Go are.
+	aioc: statically-linked-binary [usr/bin/*]
+	# Scripts for those who use OpenRC; it is not needed otherwise.
+	aioc: unusual-interpreter /sbin/openrc-run [usr/share/aioc/*]
+	# Where the directory is, by tradition; systemd-tmpfiles or mkdir makes it, and
+	# neither follows a link.
+	aioc: possibly-insecure-handling-of-tmp-files-in-maintainer-script /var/tmp *
+OVERRIDES
 
+# In KiB, as dpkg counts, whatever the file system.
+size=$(find "$root/usr" -printf '%y %s\n' |
+	awk '{ n += $1 == "f" ? int(($2 + 1023) / 1024) : 1 } END { print n }')
 cat >"$root/DEBIAN/control" <<-CONTROL
 	Package: aioc
 	Version: $deb_version
 	Architecture: $arch
-	Maintainer: aioc <aioc@localhost>
-	Installed-Size: $(du -k -s --apparent-size "$root/usr" | cut -f1)
+	Maintainer: $maintainer
+	Installed-Size: $size
 	Section: net
 	Priority: optional
 	Suggests: jq
@@ -91,13 +107,18 @@ cat >"$root/DEBIAN/postinst" <<-'POSTINST'
 		if command -v systemd-tmpfiles >/dev/null; then
 			systemd-tmpfiles --create aioc.conf || :
 		else
-			install -d -m 755 -o aioc -g aioc /var/tmp/aioconnectors
-			install -d -m 750 -o aioc -g aioc /etc/aioc
+			# What is there already may be anybody's in /var/tmp: it is left alone.
+			if mkdir -m 755 /var/tmp/aioconnectors 2>/dev/null; then
+				chown -h aioc:aioc /var/tmp/aioconnectors
+			fi
+			if mkdir -m 750 /etc/aioc 2>/dev/null; then
+				chown -h aioc:aioc /etc/aioc
+			fi
 		fi
 		if [ -d /run/systemd/system ]; then
-			systemctl --system daemon-reload || :
+			systemctl --system daemon-reload >/dev/null || :
 			# Those that run get the new program.
-			systemctl try-restart aioc-server.service aioc-client.service 'aioc-client@*.service' || :
+			deb-systemd-invoke try-restart aioc-server.service aioc-client.service 'aioc-client@*.service' || :
 		fi
 	fi
 POSTINST
@@ -105,17 +126,26 @@ cat >"$root/DEBIAN/prerm" <<-'PRERM'
 	#!/bin/sh
 	set -e
 	if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-		systemctl stop aioc-server.socket aioc-server.service aioc-client.service 'aioc-client@*.service' || :
+		deb-systemd-invoke stop aioc-server.socket aioc-server.service aioc-client.service 'aioc-client@*.service' || :
 	fi
 PRERM
 cat >"$root/DEBIAN/postrm" <<-'POSTRM'
 	#!/bin/sh
 	set -e
-	if [ -d /run/systemd/system ]; then
-		systemctl --system daemon-reload || :
+	if [ "$1" = purge ]; then
+		# What systemctl enable has made.
+		rm -f /etc/systemd/system/*.wants/aioc-server.service /etc/systemd/system/*.wants/aioc-server.socket \
+			/etc/systemd/system/*.wants/aioc-client.service /etc/systemd/system/*.wants/aioc-client@*.service
+		for dir in /etc/aioc /var/tmp/aioconnectors /var/lib/aioc /var/log/aioc; do
+			[ -d "$dir" ] || continue
+			# Certificates, tokens, waiting messages and configurations were
+			# not part of the package.
+			rmdir "$dir" 2>/dev/null || echo "aioc: $dir is not empty and stays: remove it if nobody needs it"
+		done
 	fi
-	# Certificates, tokens, waiting messages and /etc/aioc stay: they were not
-	# part of the package.
+	if [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload >/dev/null || :
+	fi
 POSTRM
 chmod 755 "$root"/DEBIAN/p*
 (cd "$root" && find usr -type f -exec md5sum {} + | LC_ALL=C sort -k 2) >"$root/DEBIAN/md5sums"
