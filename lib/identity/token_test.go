@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -439,5 +442,39 @@ func TestAProposedTokenStaysTheSameUntilItIsAccepted(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 { // the table and its lock
 		t.Errorf("left over: %v", entries)
+	}
+}
+
+// How long a comparison takes is not to be measured here: what is compared with
+// what is read off the source.
+func TestTokensAreComparedInConstantTime(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "token.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant, other := 0, 0
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Name.Name != "Check" {
+			continue
+		}
+		ast.Inspect(f.Body, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "subtle" && n.Sel.Name == "ConstantTimeCompare" {
+					constant++
+				} else if ok && (x.Name == "bytes" || x.Name == "strings") {
+					other++
+				}
+			case *ast.BinaryExpr:
+				if id, ok := n.X.(*ast.Ident); ok && (id.Name == "hash" || id.Name == "want" || id.Name == "token") {
+					other++
+				}
+			}
+			return true
+		})
+	}
+	if constant != 1 || other != 0 {
+		t.Errorf("Check compares %d times in constant time and %d times otherwise, want once and never", constant, other)
 	}
 }
