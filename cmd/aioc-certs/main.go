@@ -364,11 +364,7 @@ func warning(c identity.Certificate, now time.Time, days int) string {
 // print writes to stdout what write makes and returns the status, which is
 // another if stdout takes no more.
 func (p *program) print(status int, write func(io.Writer) error) int {
-	err := cli.CheckOutput(p.stdout)
-	if err == nil {
-		err = write(p.stdout)
-	}
-	if err != nil {
+	if err := write(p.stdout); err != nil {
 		return p.fail(fmt.Errorf("write: %w", err))
 	}
 	return status

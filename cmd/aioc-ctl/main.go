@@ -226,9 +226,6 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if p.opt.interval < 100*time.Millisecond {
 		return set.Mistake("-interval: want 100ms or more")
 	}
-	if err := cli.CheckOutput(p.stdout); err != nil {
-		return p.report(ctx, err)
-	}
 	var err error
 	if len(words) > 0 {
 		err = p.command(ctx, words)

@@ -192,9 +192,11 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if done {
 		return status
 	}
-	if err := cli.CheckOutput(p.stdout); err != nil {
-		cli.Errorf(p.stderr, name, "%w", err)
-		return cli.Failed
+	if len(o.command) == 0 {
+		if err := cli.CheckOutput(p.stdout); err != nil {
+			cli.Errorf(p.stderr, name, "%w", err)
+			return cli.Failed
+		}
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)

@@ -354,6 +354,33 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+// Python and Node discard output by opening /dev/null for reading and writing,
+// which looks like a standard output that was closed.
+func TestOutputThatIsDiscardedIsRefusedWhereMessagesWouldBeLost(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, tt := range []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"messages are printed", []string{"-drain"}, 1},
+		{"a command takes them", handler("", "cat"), 0},
+	} {
+		f := newFake(t, message(t, `{"message_type": "job"}`, "1", ""))
+		var stderr bytes.Buffer
+		p := program{stdout: null, stderr: &stderr, settle: func() {},
+			connect: func(context.Context, api.Target) (client, error) { return f, nil }}
+		got := p.run(t.Context(), tt.args)
+		if got != tt.want || (len(f.acked) > 0) != (tt.want == 0) {
+			t.Errorf("%s: got %d, %d acknowledged, %q, want %d", tt.name, got, len(f.acked), stderr.String(), tt.want)
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
 	tests := []struct {
 		err  error

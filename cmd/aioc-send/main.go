@@ -244,12 +244,6 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if done {
 		return status
 	}
-	if o.await || o.envelope {
-		if err := cli.CheckOutput(p.stdout); err != nil {
-			cli.Errorf(p.stderr, name, "%w", err)
-			return cli.Failed
-		}
-	}
 	bin, err := readBinary(o.binary)
 	if err != nil {
 		cli.Errorf(p.stderr, name, "-binary: %w", err)

@@ -9,16 +9,18 @@ import (
 )
 
 // ErrClosed is the error of [CheckOutput].
-var ErrClosed = errors.New("standard output is closed, and what is printed would be lost (to throw it away, use >/dev/null)")
+var ErrClosed = errors.New("standard output is closed, or /dev/null opened for reading and writing, which looks the same: what is printed would be lost (to throw it away, use >/dev/null)")
 
 // CheckOutput returns [ErrClosed] when w is a standard output that was closed
 // when the program was started, as with >&- in a shell, and nil for anything
 // else that can be written to. A program calls it before it takes what it
-// prints from somebody else.
+// prints from somebody else, who has nothing left then.
 //
 // Go opens /dev/null for reading and writing in place of a closed descriptor.
-// That is how it is known; a shell opens /dev/null for writing only. A daemon
-// whose standard error is like that too is taken to want no output.
+// That is how it is known; a shell opens /dev/null for writing only. Python and
+// Node open it for both when they are told to discard output, which cannot be
+// told apart: so a program that loses nothing does not ask. A daemon whose
+// standard error is like that too is taken to want no output.
 func CheckOutput(w io.Writer) error {
 	f, ok := w.(*os.File)
 	if !ok || f == nil {

@@ -60,7 +60,7 @@ func TestCheckOutputOfAProcess(t *testing.T) {
 		return
 	}
 	for redirection, want := range map[string]string{
-		">&-": ErrClosed.Error(), ">/dev/null": "", ">>/dev/null": "", "| cat": "",
+		">&-": ErrClosed.Error(), "1<>/dev/null": ErrClosed.Error(), ">/dev/null": "", ">>/dev/null": "", "| cat": "",
 	} {
 		cmd := exec.Command("sh", "-c", `"$0" -test.run='^TestCheckOutputOfAProcess$' `+redirection, os.Args[0])
 		cmd.Env = append(os.Environ(), "CHECK_OUTPUT=1", "GOCOVERDIR="+t.TempDir())

@@ -157,11 +157,7 @@ func (p *program) text(name string) *string {
 
 // print writes text to standard output.
 func (p *program) print(text []byte) int {
-	err := cli.CheckOutput(p.stdout)
-	if err == nil {
-		_, err = p.stdout.Write(text)
-	}
-	if err != nil {
+	if _, err := p.stdout.Write(text); err != nil {
 		cli.Errorf(p.stderr, p.name, "standard output: %w", err)
 		return status(err)
 	}
