@@ -74,6 +74,7 @@ type Info struct {
 	RecvTypes []string
 	Max       int64 // bytes of a message, 0 when not known
 	Native    bool  // of this toolkit: it acknowledges
+	Passes    bool  // it takes files that are passed open: see Sender.PutFile
 }
 
 // Client is a connection to a connector. Its methods may be called from any
@@ -106,7 +107,7 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 	if err := c.find(t, true); err != nil {
 		return nil, err
 	}
-	ch, err := c.greet(ctx, false)
+	ch, err := c.greet(ctx, greeting{})
 	if err == nil {
 		c.opened, c.info = ch, ch.info
 		return c, nil
@@ -220,28 +221,34 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// greeting is what a connection announces beyond what all do.
+type greeting struct {
+	wait bool // for a peer that is away
+	pass bool // files are passed on it
+}
+
 // channel returns a greeted connection for one use.
-func (c *Client) channel(ctx context.Context, wait bool) (*channel, error) {
+func (c *Client) channel(ctx context.Context, g greeting) (*channel, error) {
 	c.mu.Lock()
 	ch := c.opened
-	if ch != nil && !wait {
+	if ch != nil && g == (greeting{}) {
 		c.opened = nil
 		c.mu.Unlock()
 		return ch, nil
 	}
 	c.mu.Unlock()
-	return c.greet(ctx, wait)
+	return c.greet(ctx, g)
 }
 
 // greet connects to the own socket and exchanges announcements.
-func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
+func (c *Client) greet(ctx context.Context, g greeting) (*channel, error) {
 	conn, err := connect(ctx, c.paths.OwnSocket)
 	if err != nil {
 		return nil, err
 	}
 	ch := &channel{conn: conn, r: wire.NewReader(conn, wire.MaxUnidentified)}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = ch.announce(wait)
+	err = ch.announce(g)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -261,9 +268,12 @@ func (c *Client) greet(ctx context.Context, wait bool) (*channel, error) {
 }
 
 // announce says what this end speaks and reads the answer.
-func (ch *channel) announce(wait bool) error {
+func (ch *channel) announce(g greeting) error {
 	header := `{"message_type": "_ping", "await_response": true, "request_id": "aioc", "aioc": ["ackto", "flow"]}`
-	if wait {
+	if g.pass {
+		header = header[:len(header)-2] + `, "` + wire.ExtPass + `"]}`
+	}
+	if g.wait {
 		header = header[:len(header)-1] + `, "wait": true}`
 	}
 	frame, err := wire.AppendFrame(nil, []byte(header), nil, nil)
@@ -288,6 +298,7 @@ func (ch *channel) announce(wait bool) error {
 		return err
 	}
 	ch.info = info
+	ch.info.Passes = f.Header.Speaks(wire.ExtPass)
 	ch.r.SetMax(int(max(info.Max, wire.MaxUnidentified)))
 	return ch.conn.SetDeadline(time.Time{})
 }

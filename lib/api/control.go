@@ -42,7 +42,7 @@ func (c *Client) Call(ctx context.Context, command string, kwargs map[string]any
 		}
 		return json.Marshal(text)
 	}
-	ch, err := c.channel(ctx, false)
+	ch, err := c.channel(ctx, greeting{})
 	if err != nil {
 		if absent(err) {
 			return nil, nobody(c.paths.OwnSocket)
@@ -107,7 +107,7 @@ func OpenControl(ctx context.Context, t Target) (*Client, error) {
 	if err := c.find(t, true); err != nil {
 		return nil, err
 	}
-	ch, err := c.greet(ctx, false)
+	ch, err := c.greet(ctx, greeting{})
 	if err == nil {
 		c.opened, c.info = ch, ch.info
 		return c, nil

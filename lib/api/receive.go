@@ -76,7 +76,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 	const least, most = 50 * time.Millisecond, time.Second
 	pause := least
 	for {
-		ch, err := r.c.channel(ctx, false)
+		ch, err := r.c.channel(ctx, greeting{})
 		if err == nil {
 			pause = least
 			err = r.consume(ctx, ch)

@@ -63,7 +63,7 @@ func (c *Client) Request(ctx context.Context, messageType, destination string, d
 	if len(bin) > 0 {
 		edits = append(edits, wire.Edit{Key: "with_binary", Value: []byte("true")})
 	}
-	n, err := s.put(wire.AppendEdited(nil, c.Header(messageType, destination), edits...), data, bin)
+	n, err := s.put(wire.AppendEdited(nil, c.Header(messageType, destination), edits...), data, bin, nil)
 	if err != nil {
 		return Message{}, err
 	}

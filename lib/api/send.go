@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"strconv"
 	"sync"
 
 	"aioc/lib/link"
+	"aioc/lib/local"
 	"aioc/lib/wire"
 )
 
@@ -17,12 +21,25 @@ type SendOptions struct {
 	// Responses is called, from another goroutine, for each response to a
 	// message with await_response; the frame is valid during the call only.
 	Responses func(f *wire.Frame) error
+	// Files: PutFile will be used.
+	Files bool
+	// Progress is called, from another goroutine, when it is known how far the
+	// file of a message is; not more often than some times a second, and never
+	// where Info.Passes is not set.
+	Progress func(p Progress)
+}
+
+// Progress is how far the file of a message is. The first one, with nothing sent,
+// says that the connector has taken the message.
+type Progress struct {
+	Index      int   // which message, from 0
+	Sent, Size int64 // bytes that the peer has, and of the file
 }
 
 // NotTaken is the error of a message that was not taken.
 type NotTaken struct {
 	Index  int    // which one, from 0
-	Reason string // away, full, type, name, size, stopped, closed, ignored, bad, file
+	Reason string // away, full, type, name, size, stopped, closed, ignored, bad, permission, file, keep
 	Text   string // for people
 }
 
@@ -31,11 +48,16 @@ func (e *NotTaken) Error() string { return e.Text }
 // sendBuffer is how many bytes are gathered before they are written.
 const sendBuffer = 128 << 10
 
+// maxPassed is how many files are passed and not acknowledged. The connector
+// closes those that are too many.
+const maxPassed = 16
+
 // Sender sends messages in order, many in flight. Put, Flush and Finish are
 // called from one goroutine.
 type Sender struct {
 	c       *Client
 	options SendOptions
+	out     *local.Outgoing // nil: no files are passed
 	link    *link.Link
 	ended   chan struct{} // closed when link has ended
 	wait    sync.WaitGroup
@@ -50,6 +72,7 @@ type Sender struct {
 	failure  *NotTaken            // the first
 	failing  chan struct{}        // closed with the next message that is not taken
 	failures map[uint64]*NotTaken // by number
+	files    map[uint64]uint64    // messages whose files were passed, by the number of the file
 	err      error                // why nothing can be sent any more
 }
 
@@ -66,7 +89,7 @@ func (c *Client) Sender(o SendOptions) *Sender {
 }
 
 func (s *Sender) openNative() error {
-	ch, err := s.c.channel(context.Background(), s.options.Wait)
+	ch, err := s.c.channel(context.Background(), greeting{s.options.Wait, s.options.Files && s.c.info.Passes})
 	if err != nil {
 		close(s.ended)
 		if absent(err) { // it was there when the Client was opened
@@ -74,7 +97,12 @@ func (s *Sender) openNative() error {
 		}
 		return err
 	}
-	s.link = link.New(ch.conn, ch.r, link.Options{
+	conn := ch.conn
+	if unix, ok := conn.(*net.UnixConn); ok && s.options.Files && ch.info.Passes {
+		s.out = local.NewOutgoing(unix)
+		conn = s.out
+	}
+	s.link = link.New(conn, ch.r, link.Options{
 		ID: s.c.info.Name, Handler: (*answers)(s), Source: (*buffered)(s),
 		Announced: true, Responses: true,
 		Window: 1 << 30, WindowBytes: 1 << 30, // the connector pushes back
@@ -122,20 +150,34 @@ func (s *Sender) run() {
 // while the connector takes nothing. It returns an error as soon as one is
 // known, which may be of an earlier message: then a *NotTaken.
 func (s *Sender) Put(header, data, binary []byte) error {
-	_, err := s.put(header, data, binary)
+	_, err := s.put(header, data, binary, nil)
 	return err
 }
 
-// put is Put, and returns the message's number, from 1. Unlike Put it may be
-// called from any goroutine.
-func (s *Sender) put(header, data, binary []byte) (n uint64, err error) {
+// PutFile is Put for a message whose with_file names the file f, which is open
+// for reading. The connector sends what is open, whatever has the name then, and
+// need not be able to open it itself. f may be closed at once. It waits while
+// many files are not acknowledged yet. One that the connector is to remove
+// (delete) and cannot is not taken, with the reason keep.
+//
+// A connector that does not know this opens the file by its name.
+func (s *Sender) PutFile(header, data, binary []byte, f *os.File) error {
+	_, err := s.put(header, data, binary, f)
+	return err
+}
+
+// put is PutFile, or Put without a file, and returns the message's number, from
+// 1. Unlike Put it may be called from any goroutine.
+func (s *Sender) put(header, data, binary []byte, f *os.File) (n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.buf) >= sendBuffer && s.failed() == nil {
+	pass := f != nil && s.out != nil
+	full := func() bool { return len(s.buf) >= sendBuffer || pass && len(s.files) >= maxPassed }
+	for full() && s.failed() == nil {
 		s.mu.Unlock()
 		s.link.Wake()
 		s.mu.Lock()
-		if len(s.buf) >= sendBuffer && s.failed() == nil {
+		if full() && s.failed() == nil {
 			s.changed.Wait()
 		}
 	}
@@ -144,6 +186,19 @@ func (s *Sender) put(header, data, binary []byte) (n uint64, err error) {
 	}
 	if len(binary) == 0 {
 		binary = nil
+	}
+	var number uint64
+	if pass { // before the bytes that speak of it
+		if number, err = s.out.Pass(f); errors.Is(err, net.ErrClosed) {
+			return 0, fmt.Errorf("%w: %w", ErrLost, err)
+		} else if err != nil {
+			return 0, err
+		}
+		edits := []wire.Edit{{Key: "file_passed", Value: strconv.AppendUint(nil, number, 10)}}
+		if s.options.Progress != nil {
+			edits = append(edits, wire.Edit{Key: "file_progress", Value: []byte("true")})
+		}
+		header = wire.AppendEdited(nil, header, edits...)
 	}
 	buf, err := wire.AppendFrame(s.buf, header, data, binary)
 	if err == nil && s.c.info.Max > 0 && int64(len(buf)-len(s.buf)) > s.c.info.Max {
@@ -155,6 +210,12 @@ func (s *Sender) put(header, data, binary []byte) (n uint64, err error) {
 	s.buf = buf
 	s.frames++
 	s.count++
+	if pass {
+		if s.files == nil {
+			s.files = map[uint64]uint64{}
+		}
+		s.files[number] = s.count
+	}
 	return s.count, nil
 }
 
@@ -279,6 +340,11 @@ func (s *buffered) Done(n uint64, _ bool) int {
 	}
 	finished := int(n - s.acked)
 	s.acked = n
+	for number, message := range s.files {
+		if message <= n {
+			delete(s.files, number)
+		}
+	}
 	s.changed.Broadcast()
 	return finished
 }
@@ -327,6 +393,10 @@ func (s *buffered) fail(n uint64, reason, text string) {
 type answers Sender
 
 func (s *answers) Frame(_ uint64, f *wire.Frame) error {
+	if string(f.Header.Type) == wire.TypeFileAck {
+		(*Sender)(s).fileSent(f.Header)
+		return nil
+	}
 	if s.options.Responses != nil {
 		return s.options.Responses(f)
 	}
@@ -334,3 +404,24 @@ func (s *answers) Frame(_ uint64, f *wire.Frame) error {
 }
 
 func (s *answers) Flush() error { return nil }
+
+// fileSent is told how far a file is.
+func (s *Sender) fileSent(h *wire.Header) {
+	number := func(key string) int64 {
+		n, err := strconv.ParseInt(string(h.Field(key)), 10, 64)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	s.mu.Lock()
+	message := s.files[uint64(number("file"))]
+	s.mu.Unlock()
+	if message == 0 || s.options.Progress == nil {
+		return
+	}
+	p := Progress{int(message - 1), number("offset"), number("size")}
+	if p.Sent >= 0 && p.Size >= p.Sent {
+		s.options.Progress(p)
+	}
+}

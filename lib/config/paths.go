@@ -47,6 +47,7 @@ type Paths struct {
 	SpoolTypes string // in it: a directory for each type that is received
 
 	SpoolPeerFiles string // in it, on a server: the same for messages with files
+	SpoolCopies    string // in it: copies of files that cannot be opened by their name
 
 	TokensDir    string
 	ServerTokens string // hashes of the clients' tokens
@@ -150,6 +151,7 @@ func (c *Config) Paths() Paths {
 	p.SpoolPeers, p.SpoolTypes = filepath.Join(p.Spool, "to"), filepath.Join(p.Spool, "from")
 	p.SpoolDead = filepath.Join(p.Spool, "dead")
 	p.SpoolPeerFiles = filepath.Join(p.Spool, "to-files")
+	p.SpoolCopies = filepath.Join(p.Spool, "copies")
 	p.TokensDir = absolute(c.TokensDir)
 	p.ServerTokens = filepath.Join(p.TokensDir, "server_tokens.json")
 	if !c.IsServer {

@@ -23,6 +23,7 @@ import (
 	"aioc/lib/local"
 	"aioc/lib/peer"
 	"aioc/lib/queue"
+	"aioc/lib/transfer"
 )
 
 // ErrRunning is wrapped when another connector of the same name runs in the
@@ -90,8 +91,11 @@ type Connector struct {
 	waiters waiters
 	asked   asked
 
-	landed landed // files that landed
-	held   held   // files to send
+	landed   landed  // files that landed
+	held     held    // files to send
+	copies   copies  // of files to send
+	passing  passing // files of which no message has come
+	watching watched // files whose programs want to know how far they are
 
 	dead   graveyard
 	table  broker.Table // who subscribes to what, on a broker
@@ -156,6 +160,7 @@ func New(o Options) *Connector {
 		c.ready = sync.OnceFunc(o.Ready)
 	}
 	c.cfg.Store(cfg)
+	c.copies.kept = transfer.KeptIn(c.paths.SpoolCopies)
 	for _, typ := range cfg.RecvTypes {
 		q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, nil)
 		c.keep(q, "", cfg.PersistRecv, func(string) string { return c.paths.SpoolFrom(typ) })

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"net"
 	"time"
 
@@ -111,8 +112,8 @@ func (in *intake) gone() {
 }
 
 // reader reads what a local program sends.
-func (c *Connector) reader(conn net.Conn, caller local.Caller) *wire.Reader {
-	r := wire.NewReader(conn, int(c.cfg.Load().MaxMessageSize))
+func (c *Connector) reader(from io.Reader, caller local.Caller) *wire.Reader {
+	r := wire.NewReader(from, int(c.cfg.Load().MaxMessageSize))
 	if r.Account(c.memory); !caller.Trusted() {
 		r.Account(c.strangerMemory)
 	}

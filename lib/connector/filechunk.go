@@ -72,6 +72,15 @@ func (p *peerLink) fileAnswer(f *wire.Frame) error {
 	if o == nil || o.id != id {
 		return nil // of one that we gave up
 	}
+	err := o.answered(f, landing)
+	if err == nil && !landing {
+		o.tellProgress()
+	}
+	return err
+}
+
+// answered notes what a _file_ack says.
+func (o *outgoing) answered(f *wire.Frame, landing bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if f.Header.Error != nil {
@@ -92,6 +101,14 @@ func (p *peerLink) fileAnswer(f *wire.Frame) error {
 	}
 	o.tell()
 	return nil
+}
+
+// tellProgress tells the program that sent the file how much of it is there.
+func (o *outgoing) tellProgress() {
+	o.mu.Lock()
+	off := o.acked
+	o.mu.Unlock()
+	o.c.watching.tell(o.id, max(off, 0), o.src.Size)
 }
 
 // tell makes wait look again.

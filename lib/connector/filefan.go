@@ -51,7 +51,8 @@ func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) 
 				}
 			}
 			x := extra
-			c.spreadFileTo(b, p.how.fan.topic, id, transfer.Caller{UID: os.Geteuid()}, src, keep, header, withFile, f.Data, bin, x, &p.unsafe)
+			a := admitted{caller: transfer.Caller{UID: os.Geteuid()}}
+			c.spreadFileTo(b, p.how.fan.topic, id, &a, false, src, keep, header, withFile, f.Data, bin, x, &p.unsafe)
 		}
 		if !file.Keep && err == nil {
 			d.Drop(place.Name)
@@ -71,7 +72,7 @@ func failed(header []byte) bool {
 }
 
 // spreadFileTo puts a publication with a file into the queue of one subscriber.
-func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Caller, src string, keep bool,
+func (c *Connector) spreadFileTo(b *outbox, topic, id string, a *admitted, copied bool, src string, keep bool,
 	header, withFile, data, bin []byte, extra queue.Extra, put *unsafe) {
 	drop := []byte("true")
 	if keep {
@@ -80,9 +81,8 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Ca
 	withFile = wire.AppendEdited(nil, withFile,
 		wire.Edit{Key: "src_path", Value: wire.AppendString(nil, src)}, wire.Edit{Key: "delete", Value: drop})
 	frame, err := wire.AppendFrame(nil, wire.AppendEdited(nil, header,
-		wire.Edit{Key: "with_file", Value: withFile},
-		wire.Edit{Key: "file_caller", Value: appendCaller(nil, caller)},
-		wire.Edit{Key: "file_id", Value: wire.AppendString(nil, id)}), data, bin)
+		append(a.edits(id, copied), wire.Edit{Key: "with_file", Value: withFile})...), data, bin)
+	extra.Note = c.fileNote(id, nil)
 	for err == nil {
 		q := c.fileQueue(b)
 		if _, err = q.PutExtra(topic, frame, &extra); err == nil {
@@ -99,7 +99,7 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Ca
 			}
 		}
 	}
-	c.held.drop(id)
+	c.letGo(id)
 	c.drop("queue of a subscriber full", b.name, topic, 1)
 }
 
@@ -108,34 +108,46 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, caller transfer.Ca
 // before have it open. If that are too many it stays.
 func (in *intake) publishFile(n uint64, f *wire.Frame) {
 	h, c := &in.how, in.c
-	file, err := transfer.Parse(f.Header.WithFile)
-	var why *link.Refusal
-	if err != nil {
-		why = &link.Refusal{Reason: "bad", Text: err.Error()}
-	} else {
-		_, why = in.admitFile("", nil, f.Header.WithFile)
-	}
+	a, why := in.admitFile(f.Header)
 	if why != nil {
-		in.refuse(n, h, why)
+		in.notTaken(n, h, why)
 		return
 	}
-	caller := callerOf(in.caller)
+	defer a.close()
 	ids := make([]string, len(h.fan.boxes))
+	copied := a.loose && c.durableSend(h.fan.topic)
 	full := false
-	for i := range ids {
+	var err error
+	for i, b := range h.fan.boxes {
 		ids[i] = newFileID()
-		if src, err := transfer.OpenSource(file.Source, caller); err == nil && !c.held.add(ids[i], src, in.caller.Trusted()) {
-			src.Close()
-			full = true
+		switch {
+		case a.src == nil:
+		case copied && i > 0:
+			why = c.copyAgain(ids[0], ids[i], &a, b)
+		default:
+			one := a
+			if one.src, err = a.src.Dup(); err != nil {
+				why = &link.Refusal{Reason: "full", Text: err.Error()}
+				break
+			}
+			_, why = in.holdFile(ids[i], &one, b, copied)
+			full = full || !copied && !c.held.has(ids[i])
+		}
+		if why != nil {
+			for _, id := range ids[:i+1] {
+				c.letGo(id)
+			}
+			in.notTaken(n, h, why)
+			return
 		}
 	}
-	if full && !file.Keep {
+	if full && !a.file.Keep {
 		c.fileFailed("file published, but not to be removed", &transfer.Error{Reason: "full",
-			Text: "too many files wait to be sent for all subscribers to have it open: " + file.Source}, "", h.fan.topic)
+			Text: "too many files wait to be sent for all subscribers to have it open: " + a.file.Source}, "", h.fan.topic)
 	}
 	for i, b := range h.fan.boxes {
-		keep := file.Keep || full || i < len(ids)-1
-		c.spreadFileTo(b, h.fan.topic, ids[i], caller, file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
+		keep := a.file.Keep || full || i < len(ids)-1
+		c.spreadFileTo(b, h.fan.topic, ids[i], &a, copied, a.file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
 	}
 	in.published()
 }

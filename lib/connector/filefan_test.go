@@ -11,6 +11,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/local"
 	"aioc/lib/transfer"
 	"aioc/lib/wire"
 )
@@ -103,10 +104,10 @@ func TestAPublishedFileStaysIfNotAllSubscribersHaveItOpen(t *testing.T) {
 	in := c.receive(t, api.ReceiveOptions{})
 	s.subscribed(t, "a", 1)
 	for i := range maxHeld {
-		if ok := s.held.add(fmt.Sprint(i), new(transfer.Source), i >= maxHeld/2); !ok {
+		if ok := s.held.add(fmt.Sprint(i), new(transfer.Source), local.Caller{UID: os.Geteuid()}); !ok {
 			t.Fatalf("no room for file %d", i)
 		}
-		if i == maxHeld/2 && s.held.add("more", new(transfer.Source), false) {
+		if i == maxHeld/2 && s.held.add("more", new(transfer.Source), local.Caller{UID: 54321, GID: 54321}) {
 			t.Error("strangers get more than half")
 		}
 	}

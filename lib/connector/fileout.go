@@ -33,6 +33,7 @@ import (
 //
 //	file_caller  [uid, gid...]  who named the file
 //	file_id      hex digits     of the transfer, the same after a restart
+//	file_copy    true           there is a copy of the file: see filepass.go
 
 const (
 	embedMax = 256 << 10 // bytes of a file that goes inside its message
@@ -48,60 +49,10 @@ const (
 	fullPause = 10 * time.Second
 	// maxRestarts is how often a file is sent again that arrived damaged.
 	maxRestarts = 3
-	// maxHeld bounds the files that are open while their messages wait.
-	maxHeld = 256
 )
 
 // errLinkDown means that the link ended while a file was on its way.
 var errLinkDown = errors.New("link down")
-
-// held are the files of messages that wait, open, so that a program may remove
-// its file as soon as the message was taken.
-type held struct {
-	mu sync.Mutex
-	m  map[string]*transfer.Source // by file_id
-}
-
-// add keeps s, if there is room, and reports whether it does. For files of users
-// who may only send there is half of it.
-func (h *held) add(id string, s *transfer.Source, trusted bool) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.m) >= maxHeld || !trusted && len(h.m) >= maxHeld/2 {
-		return false
-	}
-	if h.m == nil {
-		h.m = map[string]*transfer.Source{}
-	}
-	h.m[id] = s
-	return true
-}
-
-// take returns what was kept, or nil.
-func (h *held) take(id string) *transfer.Source {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.m[id]
-	delete(h.m, id)
-	return s
-}
-
-// drop closes what was kept, if it is there.
-func (h *held) drop(id string) {
-	if s := h.take(id); s != nil {
-		s.Close()
-	}
-}
-
-// close closes all.
-func (h *held) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range h.m {
-		s.Close()
-	}
-	h.m = nil
-}
 
 // callerOf is who may read what the program at the other end may read.
 func callerOf(l local.Caller) transfer.Caller {
@@ -118,38 +69,6 @@ func callerOf(l local.Caller) transfer.Caller {
 		}
 	}
 	return c
-}
-
-// admitFile prepares the header of a message that names a file. The file is
-// opened here, with the rights of the program, and kept open as long as there
-// is room for that. One that cannot be opened is refused where the program is
-// told so; a Python program's message goes without it, as with the original.
-// Without an id it is only looked whether it can be sent.
-func (in *intake) admitFile(id string, header []byte, withFile []byte) ([]byte, *link.Refusal) {
-	file, err := transfer.Parse(withFile)
-	if err != nil {
-		return nil, &link.Refusal{Reason: "bad", Text: err.Error()}
-	}
-	caller := callerOf(in.caller)
-	src, err := transfer.OpenSource(file.Source, caller)
-	if err == nil {
-		if most := in.c.cfg.Load().MaxFileSend; src.Size > most {
-			src.Close()
-			err = &transfer.Error{Reason: "size", Text: fmt.Sprintf("%s: %d bytes, at most %d can be sent (max_size_file_upload_send)", file.Source, src.Size, most)}
-		} else if id == "" || !in.c.held.add(id, src, in.caller.Trusted()) {
-			src.Close()
-		}
-	}
-	if err != nil && in.native {
-		reason := "bad"
-		if fileReason(err) == "permission" {
-			reason = "permission"
-		}
-		return nil, &link.Refusal{Reason: reason, Text: err.Error()}
-	}
-	return wire.AppendEdited(nil, header,
-		wire.Edit{Key: "file_caller", Value: appendCaller(nil, caller)},
-		wire.Edit{Key: "file_id", Value: wire.AppendString(nil, id)}), nil
 }
 
 func newFileID() string {
@@ -190,7 +109,7 @@ func (c *Connector) fileQueue(b *outbox) *queue.Queue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.files == nil {
-		b.files = c.newQueue(b.name, c.spoolFiles(b.name))
+		b.files, b.filesQuota = c.newQueue(b.name, c.spoolFiles(b.name))
 	}
 	return b.files
 }
@@ -247,7 +166,7 @@ func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 			return
 		}
 		b.mu.Unlock()
-		err := c.sendFile(ctx, b, batch.Spans[0])
+		id, err := c.sendFile(ctx, b, batch.Spans[0])
 		if ctx.Err() != nil {
 			b.mu.Lock()
 			b.sending = false
@@ -255,6 +174,7 @@ func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 			return
 		}
 		t.DoneOne(t.Numbered(), err)
+		c.letGo(id)
 	}
 }
 
@@ -267,6 +187,7 @@ type outgoing struct {
 	caller transfer.Caller
 	id     string
 	header []byte // without what was noted
+	held   bool   // src was open since the message came
 	src    *transfer.Source
 	sum    hash.Hash // of the first summed bytes
 	summed int64
@@ -282,21 +203,28 @@ type outgoing struct {
 }
 
 // sendFile brings one message with its file to the peer. It returns when the
-// peer has taken it, with an error when it is not to be sent again.
-func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) error {
+// peer has taken it, with an error when it is not to be sent again, and the id of
+// the file.
+func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id string, err error) {
 	f, err := wire.ParseFrame(frame)
 	if err != nil {
-		return err
+		return "", err
 	}
 	o := &outgoing{c: c, b: b, f: f, caller: parseCaller(f.Header.Field("file_caller")), changed: make(chan struct{}, 1)}
 	o.id, _ = wire.Text(f.Header.Field("file_id"))
 	o.file, err = transfer.Parse(f.Header.WithFile)
-	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"})
+	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"}, wire.Edit{Key: "file_copy"})
 	if err == nil {
 		err = o.open()
 	}
 	if o.src != nil {
-		defer o.src.Close()
+		defer func() {
+			if ctx.Err() != nil && o.held { // it may be the only way to the file
+				c.held.back(o.id, o.src)
+			} else {
+				o.src.Close()
+			}
+		}()
 	}
 	if err == nil {
 		err = o.deliver(ctx)
@@ -316,9 +244,9 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) error
 			c.fileFailed("file sent, but not removed", err, b.name, string(f.Header.Type))
 		}
 	case failure != nil && f.Header.WaitForAck && !f.Header.AwaitResponse:
-		return &link.Refusal{Reason: "file", Text: "the peer has the message, but not its file: " + failure.Text}
+		err = &link.Refusal{Reason: "file", Text: "the peer has the message, but not its file: " + failure.Text}
 	}
-	return err
+	return o.id, err
 }
 
 // notStored is why the peer has not stored the file that came with, or before,
@@ -329,12 +257,19 @@ func (o *outgoing) notStored() *transfer.Error {
 	return o.unstored
 }
 
-// open opens the file, or takes it as it was opened when the message came.
+// open opens the file or its copy, or takes it as it was opened when the message
+// came.
 func (o *outgoing) open() (err error) {
-	if o.src = o.c.held.take(o.id); o.src == nil {
-		if o.src, err = transfer.OpenSource(o.file.Source, o.caller); err != nil {
-			return err
-		}
+	if o.src = o.c.held.take(o.id); o.src != nil {
+		o.held = true
+	} else if string(o.f.Header.Field("file_copy")) == "true" {
+		o.src, err = o.c.copies.kept.Open(o.id, o.file.Source)
+	} else {
+		o.src, err = transfer.OpenSource(o.file.Source, o.caller)
+	}
+	if err != nil {
+		o.src = nil
+		return err
 	}
 	if most := o.c.cfg.Load().MaxFileSend; o.src.Size > most {
 		return &transfer.Error{Reason: "size", Text: fmt.Sprintf("%s cannot send too large file of size %d", o.c.id, o.src.Size)}
@@ -459,7 +394,8 @@ func (o *outgoing) whole(ctx context.Context, p *peerLink, withFile []byte, off,
 	o.mu.Lock()
 	o.done = false
 	o.mu.Unlock()
-	t := &tail{r: io.NewSectionReader(o.src, off, n), n: n, head: head, written: make(chan struct{})}
+	r := &measured{r: io.NewSectionReader(o.src, off, n), o: o, off: off}
+	t := &tail{r: r, n: n, head: head, written: make(chan struct{})}
 	p.feed.pushTail(t)
 	defer p.feed.idle()
 	p.l.Wake()
@@ -477,6 +413,21 @@ func (o *outgoing) whole(ctx context.Context, p *peerLink, withFile []byte, off,
 		return nil
 	}
 	return o.wait(ctx, p, func() bool { return o.done })
+}
+
+// measured tells how much of a file was read, which is the most that is known
+// of its way to a Python connector.
+type measured struct {
+	r   io.Reader
+	o   *outgoing
+	off int64
+}
+
+func (m *measured) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.off += int64(n)
+	m.o.c.watching.tell(m.o.id, m.off, m.o.src.Size)
+	return n, err
 }
 
 // wholeAcked handles the _ack of a message that whole has sent.

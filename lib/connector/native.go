@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 
 	"aioc/lib/control"
@@ -56,6 +57,9 @@ type callReply struct {
 	Reason string `json:"reason,omitempty"` // of the error: see control.Reason
 }
 
+// ownExtensions are what the connector speaks on its own socket.
+var ownExtensions = append(slices.Clone(extensions), wire.ExtPass)
+
 // maxWindow bounds the messages that one program has in hand.
 const maxWindow = 1 << 16
 
@@ -67,13 +71,18 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer leave()
 	p := &program{}
-	p.intake = intake{c: c, conn: conn, ctx: ctx, caller: caller, native: true}
-	p.l = link.New(conn, c.reader(conn, caller), link.Options{
+	files := local.NewIncoming(conn, c.passing.account(caller))
+	defer files.Close()
+	p.intake = intake{c: c, conn: conn, ctx: ctx, caller: caller, native: true, passed: files}
+	p.l = link.New(conn, c.reader(files, caller), link.Options{
 		ID: c.id, Handler: p, Log: c.log, PassPings: true,
-		Extensions: extensions, Info: c.info,
+		Extensions: ownExtensions, Info: c.info,
 		Greeted: func(f *wire.Frame) {
 			if f != nil {
 				p.wait = string(f.Header.Field("wait")) == "true"
+				if f.Header.Speaks(wire.ExtPass) { // before it knows that it may
+					files.Accept()
+				}
 			}
 		},
 		WindowBytes: 1 << 20, ReadTimeout: c.patience(caller),
@@ -128,7 +137,7 @@ func (c *Connector) enter(caller local.Caller) (leave func(), ok bool) {
 // localEnded logs why a local connection ended, if it is worth it.
 func (c *Connector) localEnded(who string, err error) {
 	switch {
-	case errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory), errors.Is(err, wire.ErrSlow), errors.Is(err, link.ErrProtocol):
+	case errors.Is(err, local.ErrPassed), errors.Is(err, wire.ErrFrame), errors.Is(err, wire.ErrHeader), errors.Is(err, wire.ErrTooBig), errors.Is(err, wire.ErrMemory), errors.Is(err, link.ErrProtocol):
 		c.counts.add("local protocol violation", 1)
 		c.fold.Warn("local violation\x00"+who, 1, "local connection closed", slog.String("who", who), slog.String("err", err.Error()))
 	case err != nil && !errors.Is(err, io.EOF):

@@ -30,10 +30,13 @@ type intake struct {
 	native bool            // our own socket: everything is answered
 	wait   bool            // the program waits for a peer that is away
 
+	passed *local.Incoming // files that the program passes; nil: none
+
 	asked bool // has sent a request
 
 	unsafe  unsafe     // put since the last commit
 	answers []decision // to be answered after it
+	safe    []func()   // to be called after it
 
 	// Of the current header.
 	how decision
@@ -147,6 +150,11 @@ func (in *intake) commit() error {
 		in.answered(&in.answers[i], nil)
 	}
 	in.answers = in.answers[:0]
+	for i, tell := range in.safe {
+		tell()
+		in.safe[i] = nil
+	}
+	in.safe = in.safe[:0]
 	return nil
 }
 
@@ -348,21 +356,32 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 	if h.ping && !h.await {
 		return nil // an answer to nobody's question
 	}
+	var fileID string
+	var tellTaken func() // that the program's file waits
 	if h.file {
 		if header == nil {
 			header = f.Header.Raw
 		}
-		id := newFileID()
-		var why *link.Refusal
-		if header, why = in.admitFile(id, header, f.Header.WithFile); why != nil {
-			in.refuse(n, h, why)
+		a, why := in.admitFile(f.Header)
+		if why != nil {
+			in.notTaken(n, h, why)
 			return nil
+		}
+		fileID = newFileID()
+		if a.src != nil {
+			tellTaken = in.watchFile(fileID, f.Header, a.src.Size)
 		}
 		defer func() {
 			if !put {
-				in.c.held.drop(id)
+				in.c.letGo(fileID)
 			}
 		}()
+		copied, why := in.holdFile(fileID, &a, h.box, h.durable)
+		if why != nil {
+			in.notTaken(n, h, why)
+			return nil
+		}
+		header = wire.AppendEdited(nil, header, a.edits(fileID, copied)...)
 	}
 	raw := f.Raw
 	if header != nil {
@@ -415,6 +434,9 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 	}
 	extra := h.extra
 	extra.Note = in.note(n, h, key)
+	if h.file {
+		extra.Note = in.c.fileNote(fileID, extra.Note)
+	}
 	for {
 		q := h.box.q
 		if h.file {
@@ -425,6 +447,11 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 			put = true
 			if h.durable {
 				in.unsafe.add(q, h.typ, extra.Round)
+			}
+			if tellTaken != nil && h.durable {
+				in.safe = append(in.safe, tellTaken)
+			} else if tellTaken != nil {
+				tellTaken()
 			}
 			if h.file {
 				in.c.sendFiles(h.box)
@@ -548,6 +575,15 @@ func (in *intake) refuse(n uint64, h *decision, why *link.Refusal) {
 	if !in.native {
 		in.c.drop("send: "+why.Reason, "local program", h.typ, 1, slog.String("err", why.Text))
 	}
+}
+
+// notTaken does not take message n: not now if that may help, else for good.
+func (in *intake) notTaken(n uint64, h *decision, why *link.Refusal) {
+	if why.Reason == "full" || why.Reason == "stopped" {
+		in.notNow(n, h, why)
+		return
+	}
+	in.refuse(n, h, why)
 }
 
 // notNow does not take message n now, nor those of its type that follow it on

@@ -8,6 +8,7 @@ import (
 
 	"aioc/lib/config"
 	"aioc/lib/queue"
+	"aioc/lib/spool"
 	"aioc/lib/wire"
 )
 
@@ -23,23 +24,26 @@ type outbox struct {
 
 	refusing map[string]time.Time // by type: when the peer last had no room on its disk
 
-	files   *queue.Queue // messages with files, nil until there is one
-	sending bool         // fileLoop runs
+	files      *queue.Queue // messages with files, nil until there is one
+	filesQuota *spool.Quota // of what it keeps on disk, set with files
+	sending    bool         // fileLoop runs
 
 	landing atomic.Pointer[outgoing] // the file whose message is on its way
 	asking  bool                     // forget will be called once more; guarded by Connector.mu
 }
 
 func newOutbox(c *Connector, name string) *outbox {
-	return &outbox{name: name, q: c.newQueue(name, c.spoolTo(name)), up: make(chan struct{})}
+	q, _ := c.newQueue(name, c.spoolTo(name))
+	return &outbox{name: name, q: q, up: make(chan struct{})}
 }
 
-// newQueue returns a queue for a peer, which may keep things in dir.
-func (c *Connector) newQueue(peer, dir string) *queue.Queue {
+// newQueue returns a queue for a peer, which may keep things in dir, and what
+// bounds them.
+func (c *Connector) newQueue(peer, dir string) (*queue.Queue, *spool.Quota) {
 	cfg := c.cfg.Load()
 	q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
-	c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
-	return q
+	quota := c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
+	return q, quota
 }
 
 // current returns the link, nil while there is none.

@@ -28,14 +28,16 @@ type shelf struct {
 	quota *spool.Quota
 }
 
-// keep gives a queue its place on disk, unless nothing may be kept there.
-func (c *Connector) keep(q *queue.Queue, peer string, types config.Types, dir func(messageType string) string) {
+// keep gives a queue its place on disk, unless nothing may be kept there, and
+// returns what bounds it.
+func (c *Connector) keep(q *queue.Queue, peer string, types config.Types, dir func(messageType string) string) *spool.Quota {
 	cfg := c.cfg.Load()
 	if cfg.MaxPersistenceSize == 0 {
-		return
+		return nil
 	}
 	s := &shelf{c: c, peer: peer, dir: dir, types: types, quota: spool.NewQuota(cfg.MaxPersistenceSize)}
 	q.Keep(s, func(messageType string, n int) { c.drop("expired", peer, messageType, n) })
+	return s.quota
 }
 
 func (s *shelf) Durable(messageType string) bool { return s.types.Has(messageType) }
@@ -198,6 +200,20 @@ func (c *Connector) openSpools() error {
 		peers = append(peers, more...)
 		slices.Sort(peers)
 		peers = slices.Compact(peers)
+	}
+	withFiles := map[string][]string{} // directories by peer
+	for _, peer := range peers {
+		dir := c.spoolFiles(peer)
+		types, err := config.SpoolNames(dir)
+		if err != nil {
+			return err
+		}
+		for _, typ := range types {
+			withFiles[peer] = append(withFiles[peer], c.paths.SpoolType(dir, typ))
+		}
+	}
+	if err := c.openCopies(withFiles); err != nil {
+		return fmt.Errorf("what is kept on disk cannot be read: %w", err)
 	}
 	for _, peer := range peers {
 		for _, files := range []bool{false, true} {

@@ -32,15 +32,20 @@ var ErrPassed = errors.New("files passed against the rules")
 // Incoming reads from a connection, and keeps the files that are passed on it
 // until they are claimed. Read, Claim and Close are called from one goroutine.
 type Incoming struct {
-	conn  *net.UnixConn
-	oob   []byte // nil: files are not accepted, and dropped by the system
-	files []*os.File
-	first uint64 // number of files[0]
+	conn    *net.UnixConn
+	account func(delta int) bool
+	oob     []byte // nil: files are not accepted, and dropped by the system
+	files   []*os.File
+	first   uint64 // number of files[0]
 }
 
 // NewIncoming returns an Incoming that does not accept files yet. It does not
-// close the connection.
-func NewIncoming(conn *net.UnixConn) *Incoming { return &Incoming{conn: conn, first: 1} }
+// close the connection. account is called with 1 for each file that is to be
+// kept, and refuses it by returning false; and with -1 when it is closed or was
+// claimed.
+func NewIncoming(conn *net.UnixConn, account func(delta int) bool) *Incoming {
+	return &Incoming{conn: conn, account: account, first: 1}
+}
 
 // Accept makes it accept files, which come with what is read from now on.
 func (in *Incoming) Accept() {
@@ -68,7 +73,8 @@ func (in *Incoming) Read(p []byte) (int, error) {
 }
 
 // keep keeps the file of a control message. When the process can have no more
-// descriptors the message is cut off: then the number stands for no file.
+// descriptors the message is cut off: then, or when there are too many, the
+// number stands for no file.
 func (in *Incoming) keep(oob []byte, cut bool) error {
 	var got []int
 	messages, err := unix.ParseSocketControlMessage(oob)
@@ -100,6 +106,10 @@ func (in *Incoming) keep(oob []byte, cut bool) error {
 	if len(in.files) >= MaxPassed {
 		in.dropFirst()
 	}
+	if f != nil && !in.account(1) {
+		f.Close()
+		f = nil
+	}
 	in.files = append(in.files, f)
 	return nil
 }
@@ -108,6 +118,7 @@ func (in *Incoming) keep(oob []byte, cut bool) error {
 func (in *Incoming) dropFirst() {
 	if f := in.files[0]; f != nil {
 		f.Close()
+		in.account(-1)
 	}
 	in.files = append(in.files[:0], in.files[1:]...)
 	in.first++
@@ -115,7 +126,7 @@ func (in *Incoming) dropFirst() {
 
 // Claim returns file number n, which the caller closes. Those before it are
 // closed: what spoke of them was not wanted. The error wraps ErrNotPassed, or
-// syscall.EMFILE when it was passed but this process has too many files open.
+// syscall.EMFILE when it was passed but too many files are open.
 func (in *Incoming) Claim(n uint64) (*os.File, error) {
 	for len(in.files) > 0 && in.first < n {
 		in.dropFirst()
@@ -129,6 +140,7 @@ func (in *Incoming) Claim(n uint64) (*os.File, error) {
 	if f == nil {
 		return nil, fmt.Errorf("file number %d: %w", n, syscall.EMFILE)
 	}
+	in.account(-1)
 	return f, nil
 }
 

@@ -37,6 +37,8 @@ func pair(t *testing.T) (a, b *net.UnixConn) {
 	return end(fds[0]), end(fds[1])
 }
 
+func unlimited(int) bool { return true }
+
 // file makes a file with the text, open.
 func file(t *testing.T, text string) *os.File {
 	t.Helper()
@@ -86,7 +88,7 @@ func open(t *testing.T, dir string) (n int) {
 
 func TestFilesArriveNotLaterThanTheBytesThatSpeakOfThem(t *testing.T) {
 	a, b := pair(t)
-	out, in := NewOutgoing(a), NewIncoming(b)
+	out, in := NewOutgoing(a), NewIncoming(b, unlimited)
 	in.Accept()
 	defer in.Close()
 	const count = 3 * MaxPassed
@@ -130,7 +132,7 @@ func TestFilesArriveNotLaterThanTheBytesThatSpeakOfThem(t *testing.T) {
 
 func TestWhatIsNotClaimedIsClosed(t *testing.T) {
 	a, b := pair(t)
-	out, in := NewOutgoing(a), NewIncoming(b)
+	out, in := NewOutgoing(a), NewIncoming(b, unlimited)
 	in.Accept()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -201,7 +203,7 @@ func TestFilesThatBreakTheRulesAreClosed(t *testing.T) {
 	}
 	for _, count := range []int{2, 3, 50} {
 		a, b := pair(t)
-		in := NewIncoming(b)
+		in := NewIncoming(b, unlimited)
 		in.Accept()
 		f, err := os.Open(path)
 		if err != nil {
@@ -228,7 +230,7 @@ func TestFilesThatBreakTheRulesAreClosed(t *testing.T) {
 
 func TestFilesAreNotTakenFromThoseWhoDidNotAnnounceThem(t *testing.T) {
 	a, b := pair(t)
-	out, in := NewOutgoing(a), NewIncoming(b)
+	out, in := NewOutgoing(a), NewIncoming(b, unlimited)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -262,7 +264,7 @@ func TestFilesAreNotTakenFromThoseWhoDidNotAnnounceThem(t *testing.T) {
 // get, and goes on with the next.
 func TestAFileForWhichThereIsNoDescriptor(t *testing.T) {
 	a, b := pair(t)
-	out, in := NewOutgoing(a), NewIncoming(b)
+	out, in := NewOutgoing(a), NewIncoming(b, unlimited)
 	in.Accept()
 	defer in.Close()
 	f := file(t, "content")
@@ -301,6 +303,47 @@ func TestAFileForWhichThereIsNoDescriptor(t *testing.T) {
 	}
 	if got := text(got); got != "content" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestFilesAreKeptAsFarAsThereIsRoom(t *testing.T) {
+	a, b := pair(t)
+	kept, most := 0, 2
+	out := NewOutgoing(a)
+	in := NewIncoming(b, func(delta int) bool {
+		if kept+delta > most {
+			return false
+		}
+		kept += delta
+		return true
+	})
+	in.Accept()
+	f := file(t, "content")
+	for range 4 {
+		if _, err := out.Pass(f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Read(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := in.Claim(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if kept != 1 {
+		t.Errorf("%d are kept after the claim, want 1", kept)
+	}
+	if _, err := in.Claim(3); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("one for which there was no room: got %v, want %v", err, syscall.EMFILE)
+	}
+	in.Close()
+	if kept != 0 {
+		t.Errorf("%d are kept at the end", kept)
 	}
 }
 

@@ -232,7 +232,7 @@ func (l *Log) Close() error {
 	l.cur, l.file, l.ackFile, l.ackSeg = nil, nil, nil, nil
 	l.synced.Broadcast()
 	for _, seg := range l.segs {
-		l.quota.add(-seg.charged)
+		l.quota.Add(-seg.charged)
 		seg.charged = 0
 	}
 	return err

@@ -198,7 +198,7 @@ func (l *Log) removeSegment(seg *segment) bool {
 
 // forgetFiles accounts for a segment whose file is gone.
 func (l *Log) forgetFiles(seg *segment) {
-	l.quota.add(-seg.charged)
+	l.quota.Add(-seg.charged)
 	seg.charged = 0
 	if l.ackSeg == seg {
 		l.ackFile.Close()

@@ -117,6 +117,21 @@ func (l *Log) each(f func(*Page) error) error {
 	}
 }
 
+// Waiting calls f with the frame of each message that waits in the log in dir,
+// without changing anything. The bytes are valid during the call.
+func Waiting(dir string, f func(frame []byte)) error {
+	l, _, err := inspect(dir, Options{Durable: true})
+	if err != nil {
+		return err
+	}
+	return l.each(func(p *Page) error {
+		for _, r := range p.Records {
+			f(r.Frame)
+		}
+		return nil
+	})
+}
+
 // Salvage copies all records that wait in the log in dir, those behind a gap
 // too, to a new log in the directory out, which must not hold one, and returns
 // how many. Nothing in dir is changed. The new log has another epoch and no

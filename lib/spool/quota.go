@@ -23,8 +23,9 @@ func (q *Quota) Limit() int64 { return q.limit.Load() }
 // acknowledged.
 func (q *Quota) Used() int64 { return q.used.Load() }
 
-// take uses n more bytes, unless that would be too many.
-func (q *Quota) take(n int64) bool {
+// Take uses n more bytes, of a log or of something else beside it, unless that
+// would be too many, and reports whether it did.
+func (q *Quota) Take(n int64) bool {
 	for {
 		limit, used := q.limit.Load(), q.used.Load()
 		if limit > 0 && used+n > limit {
@@ -36,5 +37,5 @@ func (q *Quota) take(n int64) bool {
 	}
 }
 
-// add uses n bytes whatever the bound is, or gives them back when n is negative.
-func (q *Quota) add(n int64) { q.used.Add(n) }
+// Add uses n bytes whatever the bound is, or gives them back when n is negative.
+func (q *Quota) Add(n int64) { q.used.Add(n) }

@@ -298,7 +298,7 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 	l.waiting += seg.live.count()
 	if len(seg.live) > 0 {
 		seg.charged = seg.size
-		l.quota.add(seg.charged)
+		l.quota.Add(seg.charged)
 	}
 	l.segs = append(l.segs, seg)
 	return nil

@@ -315,7 +315,7 @@ func (l *Log) charge(n int64) error {
 		if l.cur.charged == 0 {
 			more += l.cur.size
 		}
-		if l.quota.take(more) {
+		if l.quota.Take(more) {
 			l.cur.charged += more
 			return nil
 		}
@@ -334,14 +334,14 @@ func (l *Log) charge(n int64) error {
 // uncharge takes back what charge counted for a batch that was not written.
 func (l *Log) uncharge(n int64) {
 	l.cur.charged -= n
-	l.quota.add(-n)
+	l.quota.Add(-n)
 	l.release(l.cur)
 }
 
 // release gives back the quota of a segment without waiting records.
 func (l *Log) release(seg *segment) {
 	if len(seg.live) == 0 {
-		l.quota.add(-seg.charged)
+		l.quota.Add(-seg.charged)
 		seg.charged = 0
 	}
 }

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -24,24 +23,18 @@ func KeptIn(dir string) Kept { return Kept{dir} }
 // path returns the name of a copy. An id is 32 hex digits.
 func (k Kept) path(id string) string { return filepath.Join(k.dir, id+copySuffix) }
 
-// Add copies a file, and returns when the copy is on disk. It gives up when ctx
-// ends. What it has begun is removed after an error, which is an *Error unless
-// it is that of ctx.
-func (k Kept) Add(ctx context.Context, id string, s *Source) error {
-	err := k.add(ctx, id, s)
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, fs.ErrExist):
+// Add copies a file, and returns when the copy is on disk. It gives up with the
+// error that stop, which is asked now and then, returns. What it has begun is
+// removed after an error.
+func (k Kept) Add(id string, s *Source, stop func() error) error {
+	err := k.add(id, s, stop)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		k.Remove(id)
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return ioError("copy of the file", err)
+	return err
 }
 
-func (k Kept) add(ctx context.Context, id string, s *Source) (err error) {
+func (k Kept) add(id string, s *Source, stop func() error) (err error) {
 	if err := durable.MkdirAll(k.dir, 0o700); err != nil {
 		return err
 	}
@@ -59,8 +52,8 @@ func (k Kept) add(ctx context.Context, id string, s *Source) (err error) {
 	}()
 	buf := make([]byte, len(zeros))
 	for off := int64(0); off < s.Size; {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err := stop(); err != nil {
+			return err
 		}
 		part := buf[:min(int64(len(zeros)), s.Size-off)]
 		if n, err := s.ReadAt(part, off); n < len(part) {
@@ -87,11 +80,10 @@ func (k Kept) add(ctx context.Context, id string, s *Source) (err error) {
 
 // Link makes the copy id also that of another transfer.
 func (k Kept) Link(id, other string) error {
-	err := os.Link(k.path(id), k.path(other))
-	if err == nil {
-		err = durable.SyncDir(k.dir)
+	if err := os.Link(k.path(id), k.path(other)); err != nil {
+		return err
 	}
-	return ioError("copy of the file", err)
+	return durable.SyncDir(k.dir)
 }
 
 // Open opens a copy; path is what the file was called. An error is an *Error.

@@ -73,6 +73,24 @@ func checkSource(path string) error {
 	return nil
 }
 
+// Dup returns the same open file once more.
+func (s *Source) Dup() (*Source, error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, sourceError(s.path, err)
+	}
+	var fd int
+	var inner error
+	err = raw.Control(func(own uintptr) { fd, inner = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err == nil {
+		err = inner
+	}
+	if err != nil {
+		return nil, sourceError(s.path, err)
+	}
+	return &Source{os.NewFile(uintptr(fd), s.path), s.Size, s.path, s.info}, nil
+}
+
 // Again reports whether the file can be opened again by its name, for the
 // caller.
 func (s *Source) Again(c Caller) bool {

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -175,6 +174,8 @@ func TestWhetherAFileCanBeRemoved(t *testing.T) {
 	}
 }
 
+func goOn() error { return nil }
+
 func TestCopiesAreKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "copies")
 	kept := KeptIn(dir)
@@ -197,7 +198,7 @@ func TestCopiesAreKept(t *testing.T) {
 		t.Cleanup(func() { s.Close() })
 		return s
 	}
-	if err := kept.Add(t.Context(), id, source()); err != nil {
+	if err := kept.Add(id, source(), goOn); err != nil {
 		t.Fatal(err)
 	}
 	if err := kept.Link(id, other); err != nil {
@@ -241,18 +242,17 @@ func TestCopiesAreKept(t *testing.T) {
 	if err := os.Truncate(path, 100<<10); err != nil {
 		t.Fatal(err)
 	}
-	if err := kept.Add(t.Context(), id, short); reason(err) != "missing" {
+	if err := kept.Add(id, short, goOn); reason(err) != "missing" {
 		t.Errorf("one that became shorter: got %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := kept.Add(ctx, id, source()); !errors.Is(err, context.Canceled) {
+	end := errors.New("the end")
+	if err := kept.Add(id, source(), func() error { return end }); err != end {
 		t.Errorf("ended: got %v", err)
 	}
 	if got, err := kept.List(); err != nil || len(got) != 1 {
 		t.Errorf("what is left: got %v, %v", got, err)
 	}
-	if err := kept.Add(t.Context(), other, source()); reason(err) != "exists" {
+	if err := kept.Add(other, source(), goOn); !errors.Is(err, os.ErrExist) {
 		t.Errorf("one that is there: got %v", err)
 	}
 	if _, err := kept.Open(other, path); err != nil {

@@ -41,6 +41,7 @@ const (
 	ExtFlow  = "flow"  // a type can be parked by _nack and resumed
 	ExtChunk = "chunk" // files come before their messages, in pieces between others
 	ExtDedup = "dedup" // what is sent again is known by its number and taken once
+	ExtPass  = "pass"  // on the daemon's own socket: files are passed open
 )
 
 // Reserved reports whether a message type is kept for the protocol.
