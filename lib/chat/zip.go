@@ -291,16 +291,3 @@ func extractFile(ctx context.Context, root *os.Root, e *zip.File, name string) (
 	}
 	return nil
 }
-
-// bytesText writes a number of bytes for people.
-func bytesText(n int64) string {
-	const units = "kMGTPE"
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, i := float64(n)/1000, 0
-	for v >= 999.95 && i < len(units)-1 {
-		v, i = v/1000, i+1
-	}
-	return fmt.Sprintf("%.1f %cB", v, units[i])
-}
