@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"aioc/lib/api"
 )
@@ -16,6 +17,7 @@ type client interface {
 // sender is what it needs of an [api.Sender].
 type sender interface {
 	Put(header, data, binary []byte) error
+	PutFile(header, data, binary []byte, f *os.File) error
 	Flush() error
 	Finish(ctx context.Context) (taken int, err error)
 	Ended() <-chan struct{}

@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"unicode/utf8"
 
+	"aioc/lib/api"
 	"aioc/lib/cli"
 	"aioc/lib/transfer"
 	"aioc/lib/wire"
@@ -20,6 +24,10 @@ type attached struct {
 	name   string // "": that of path
 	owner  string
 	remove bool
+	// mine: the connector cannot remove it, so this program does, when the peer
+	// has it.
+	mine   bool
+	source *transfer.Source // nil without a file, and before open
 }
 
 // check looks for contradictions between the flags.
@@ -43,8 +51,7 @@ func (f *attached) check(given func(name string) bool) error {
 	return nil
 }
 
-// open makes sure that the file is there and can be read. It is the connector
-// that reads it.
+// open opens the file. It is passed to the connector as it is open then.
 func (f *attached) open() error {
 	if f.path == "" {
 		return nil
@@ -54,26 +61,66 @@ func (f *attached) open() error {
 		return err
 	}
 	if !utf8.ValidString(path) {
-		return fmt.Errorf("%q: a name that is not UTF-8 cannot be passed on: rename the file", path)
+		return &statusError{cli.BadData, fmt.Sprintf("%q: a name that is not UTF-8 cannot be passed on: rename the file", path)}
 	}
 	if f.name == "" {
 		if err := transfer.CheckName(filepath.Base(path)); err != nil {
 			return &statusError{cli.BadData, fmt.Sprintf("the peer would not store the file: %v: name it with -file-name", err)}
 		}
 	}
+	// To open something else may do something: a device can start to work, and
+	// a fifo waits for its other end.
 	info, err := os.Stat(path)
-	if err != nil {
-		return err
+	if err == nil {
+		if what := irregular(info.Mode()); what != "" {
+			return fmt.Errorf("%s is not a regular file: %s", f.path, what)
+		}
+		var opened *os.File
+		if opened, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0); err == nil {
+			f.path = path
+			f.source, err = transfer.PassedSource(opened, path, transfer.Caller{UID: os.Geteuid()})
+		}
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.path)
+	var failure *transfer.Error
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.As(err, &failure) && failure.Reason == "permission":
+		return &statusError{cli.Refused, err.Error()}
+	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.EINVAL):
+		return &statusError{cli.BadData, err.Error()}
 	}
-	opened, err := os.Open(path)
-	if err != nil {
-		return err
+	return err
+}
+
+// irregular says what a file is that has no content to send, and what to do.
+func irregular(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return ""
+	case mode.IsDir():
+		return "it is a directory: send an archive of it, such as tar makes"
+	case mode&fs.ModeNamedPipe != 0:
+		return "it is a fifo: send what comes from it with -raw <FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "it is a socket"
 	}
-	f.path = path
-	return opened.Close()
+	return "it is a device: send what comes from it with -raw"
+}
+
+// close closes the file.
+func (f *attached) close() {
+	if f.source != nil {
+		f.source.Close()
+	}
+}
+
+// discard removes the file, which the peer has, if the one of its name is still
+// the one that was sent.
+func (f *attached) discard() error {
+	err := f.source.Remove(transfer.Caller{UID: os.Geteuid()})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: sent, but not removed: %w", f.path, err)
+	}
+	return nil
 }
 
 // append appends the value of with_file for a message of a type. The order of
@@ -89,9 +136,45 @@ func (f *attached) append(dst []byte, messageType string) []byte {
 	dst = wire.AppendString(append(dst, `{"src_path": `...), f.path)
 	dst = wire.AppendString(append(dst, `, "dst_type": `...), typ)
 	dst = wire.AppendString(append(dst, `, "dst_name": `...), name)
-	dst = fmt.Appendf(dst, `, "delete": %v`, f.remove)
+	dst = fmt.Appendf(dst, `, "delete": %v`, f.remove && !f.mine)
 	if f.owner != "" {
 		dst = wire.AppendString(append(dst, `, "owner": `...), f.owner)
 	}
 	return append(dst, '}')
+}
+
+// journey is what is known of the way of a file that is waited for. Its methods
+// may be called from any goroutine.
+type journey struct {
+	meter *cli.Meter // nil: nothing is drawn
+
+	mu   sync.Mutex
+	last *api.Progress
+}
+
+// progress notes how far the file is.
+func (j *journey) progress(p api.Progress) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last = &p
+	j.meter.Set(p.Sent, p.Size)
+}
+
+// taken reports whether the connector has said that it has the file.
+func (j *journey) taken() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.last != nil
+}
+
+// interrupted says what becomes of a file that is not waited for any more.
+func (j *journey) interrupted(o *options, why error) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	text := fmt.Sprintf("%s: %v: %s of %s sent; the connector has it and goes on sending it",
+		o.file.path, why, cli.Bytes(j.last.Sent), cli.Bytes(j.last.Size))
+	if o.file.mine {
+		text += ", and it stays here"
+	}
+	return text
 }

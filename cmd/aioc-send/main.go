@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -220,8 +221,8 @@ func parse(args []string, stdout, stderr io.Writer) (o *options, status int, don
 		}
 	}
 	if set.Given("timeout") {
-		if !o.await && !o.ack && !o.wait {
-			return mistake("-timeout can only be used with -await, -ack or -wait")
+		if !o.await && !o.ack && !o.wait && !o.file.remove {
+			return mistake("-timeout can only be used with -await, -ack, -wait or -delete")
 		}
 		if o.timeout == 0 {
 			return mistake("-timeout: want more than 0")
@@ -249,6 +250,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		cli.Errorf(p.stderr, name, "-binary: %w", err)
 		return cli.Failed
 	}
+	defer o.file.close()
 	if err := o.file.open(); err != nil {
 		cli.Errorf(p.stderr, name, "-file: %w", err)
 		var own *statusError
@@ -260,12 +262,24 @@ func (p *program) run(ctx context.Context, args []string) int {
 	cl, err := p.connect(ctx, o.target)
 	if err == nil {
 		defer cl.Close()
-		var c *composer
-		if c, err = newComposer(cl.Info(), o, bin); err == nil {
+		// What is read can be sent once: it is not tried whether the connector
+		// can remove the file.
+		if o.file.remove && o.input && cl.Info().Passes {
+			o.removeMyself()
+		}
+		for err == nil {
+			var c *composer
+			if c, err = newComposer(cl.Info(), o, bin); err != nil {
+				break
+			}
 			if !o.input {
 				p.stdin = strings.NewReader("null") // what a Python program sends without data
 			}
-			return p.send(ctx, cl, c, o)
+			status, again := p.send(ctx, cl, c, o)
+			if !again {
+				return status
+			}
+			o.removeMyself()
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -279,6 +293,10 @@ func (p *program) run(ctx context.Context, args []string) int {
 	cli.Report(p.stderr, name, err)
 	return status
 }
+
+// removeMyself makes this program remove the file, which needs to know that the
+// peer has it.
+func (o *options) removeMyself() { o.file.mine, o.ack = true, true }
 
 // readBinary reads the file of -binary, if there is one.
 func readBinary(path string) ([]byte, error) {
@@ -297,8 +315,9 @@ func readBinary(path string) ([]byte, error) {
 	return b, err
 }
 
-// send passes on the input to the end, and reports.
-func (p *program) send(ctx context.Context, cl client, c *composer, o *options) int {
+// send passes on the input to the end, and reports. If nothing was taken, since
+// the connector cannot remove the file, it reports nothing, and again is true.
+func (p *program) send(ctx context.Context, cl client, c *composer, o *options) (status int, again bool) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	a := newAwaiter(p.stdout, o.envelope, o.responseTimeout(), end)
@@ -306,7 +325,15 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if o.timeout > 0 && !o.await {
 		defer time.AfterFunc(o.timeout, func() { end(errTimeout) }).Stop()
 	}
-	so := api.SendOptions{Wait: o.wait}
+	so := api.SendOptions{Wait: o.wait, Files: o.file.path != ""}
+	way := &journey{}
+	if so.Files && o.ack {
+		if !o.input {
+			way.meter = cli.NewMeter(p.stderr, "sending", filepath.Base(o.file.path))
+			defer way.meter.Stop()
+		}
+		so.Progress = way.progress
+	}
 	if o.await || o.envelope {
 		so.Responses = a.response
 	}
@@ -347,7 +374,12 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 					return err
 				}
 			}
-			if err := s.Put(m.header, m.data, m.binary); err != nil {
+			if o.file.source != nil {
+				err = s.PutFile(m.header, m.data, m.binary, o.file.source.File)
+			} else {
+				err = s.Put(m.header, m.data, m.binary)
+			}
+			if err != nil {
 				return err
 			}
 			put++
@@ -372,7 +404,18 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if (missed == nil || refusal != nil) && ctx.Err() == nil {
 		unanswered = a.wait(ctx)
 	}
-	return p.report(ctx, a, o, put, taken, err, unanswered)
+	way.meter.Stop()
+	if refusal != nil && refusal.Reason == "keep" && !o.file.mine && !o.input && !(o.publish && c.info.Server) && ctx.Err() == nil {
+		return 0, true
+	}
+	status = p.report(ctx, a, o, way, put, taken, err, unanswered)
+	if o.file.mine && status == cli.OK {
+		if err := o.file.discard(); err != nil {
+			cli.Errorf(p.stderr, name, "%w", err)
+			status = cli.Failed
+		}
+	}
+	return status, false
 }
 
 // located adds to an error about an envelope on which line it begins.
@@ -399,162 +442,4 @@ func (o *options) responseTimeout() time.Duration {
 		return o.timeout
 	}
 	return time.Minute
-}
-
-// report says on stderr what did not go as asked, and returns the status. What
-// ended ctx comes before err, which it may have caused, unless that is a refusal.
-func (p *program) report(ctx context.Context, a *awaiter, o *options, put, taken int, err, unanswered error) int {
-	var notTaken *api.NotTaken
-	refused := errors.As(err, &notTaken)
-	status := statusOf(err)
-	if cause := context.Cause(ctx); cause != nil {
-		unanswered = cause
-		if !refused || cause != errNoResponse {
-			status = statusOf(cause)
-		}
-		if !refused {
-			err = nil
-		}
-	} else if err == nil {
-		status = statusOf(unanswered)
-	}
-	var output *outputError
-	if !errors.As(unanswered, &output) {
-		if err := a.rest(); err != nil {
-			unanswered, status = err, statusOf(err)
-		}
-	}
-	// A request that was refused is refused again: that comes before those that
-	// may succeed.
-	worst := cli.OK
-	for _, f := range a.failed() {
-		cli.Errorf(p.stderr, name, "%s", f.text)
-		if worst == cli.OK || f.status == cli.Refused {
-			worst = f.status
-		}
-	}
-	if status == cli.OK {
-		status = worst
-	}
-	if refused {
-		p.tell(taken, notTaken.Index, reasonOf(notTaken))
-	} else if err != nil {
-		p.tell(taken, taken, err.Error())
-	}
-	var gone *goneError
-	switch {
-	case unanswered == nil:
-	case errors.As(unanswered, &output):
-		if !errors.Is(unanswered, syscall.EPIPE) {
-			cli.Errorf(p.stderr, name, "%w", unanswered)
-		}
-	case unanswered == errNoResponse:
-		cli.Errorf(p.stderr, name, "%s got no response in time", a.missing(taken))
-	case errors.As(unanswered, &gone):
-		cli.Errorf(p.stderr, name, "%s got no response: %w", a.missing(taken), unanswered)
-	case refused: // that was told
-	case taken == put:
-		cli.Errorf(p.stderr, name, "%s taken: %w", messages(taken), unanswered)
-	case o.ack: // what the peer has not acknowledged may yet be on its way
-		some, them := fmt.Sprintf("messages %d to %d were", taken+1, put), "they"
-		if put == taken+1 {
-			some, them = fmt.Sprintf("message %d was", put), "it"
-		}
-		cli.Errorf(p.stderr, name, "%s acknowledged by the peer, %s not, but %s may have been taken here and may still be delivered: %w",
-			messages(taken), some, them, unanswered)
-	default:
-		p.tell(taken, taken, unanswered.Error())
-	}
-	return status
-}
-
-// tell reports how many messages were taken, and that the one at index was not.
-func (p *program) tell(taken, index int, reason string) {
-	cli.Errorf(p.stderr, name, "%s taken, message %d was not: %s", messages(taken), index+1, reason)
-}
-
-func messages(n int) string {
-	if n == 1 {
-		return "1 message"
-	}
-	return fmt.Sprint(n, " messages")
-}
-
-// reasonOf is why a message was not taken, in words.
-func reasonOf(n *api.NotTaken) string {
-	if n.Text != "" {
-		return n.Text
-	}
-	switch n.Reason {
-	case "away":
-		return "the peer is not connected (-wait waits for it)"
-	case "full":
-		return "the queue is full"
-	case "type":
-		return "the connector does not send its type"
-	case "name":
-		return "the connector does not know its destination"
-	case "size":
-		return "it is too long"
-	case "closed":
-		return "the connection was closed"
-	case "stopped":
-		return "the connector is stopped"
-	case "ignored":
-		return "the connector ignores the traffic of the peer"
-	}
-	return "refused: " + n.Reason
-}
-
-// statusOf is the exit status for err.
-func statusOf(err error) int {
-	var (
-		own      *statusError
-		input    *inputError
-		output   *outputError
-		signaled signalError
-		notTaken *api.NotTaken
-		gone     *goneError
-	)
-	switch {
-	case err == nil:
-		return cli.OK
-	case errors.As(err, &own):
-		return own.status
-	case errors.As(err, &input):
-		return cli.BadData
-	case errors.As(err, &signaled):
-		return cli.Signaled(int(signaled.Signal))
-	case errors.As(err, &output):
-		if errors.Is(err, syscall.EPIPE) {
-			return cli.Signaled(int(syscall.SIGPIPE))
-		}
-		if cli.Full(err) {
-			return cli.Temporary
-		}
-		return cli.Failed
-	case errors.As(err, &notTaken):
-		switch notTaken.Reason {
-		case "away", "full", "closed", "stopped": // a stop is most often part of a restart
-			return cli.Temporary
-		case "type", "name", "ignored", "permission":
-			return cli.Refused
-		case "size", "bad":
-			return cli.BadData
-		}
-		return cli.Failed
-	case errors.Is(err, errTimeout), errors.Is(err, errNoResponse):
-		return cli.Timeout
-	case errors.Is(err, api.ErrLost), errors.As(err, &gone):
-		return cli.Temporary
-	case errors.Is(err, api.ErrNoConnector):
-		return cli.Unavailable
-	case errors.Is(err, api.ErrSeveral):
-		return cli.Usage
-	case errors.Is(err, api.ErrRefused):
-		return cli.Refused
-	case errors.Is(err, api.ErrConfig):
-		return cli.BadConfig
-	}
-	return cli.Failed
 }

@@ -35,6 +35,7 @@ type fake struct {
 	opts   api.SendOptions
 	target api.Target
 	sent   []sent
+	files  []string // passed
 	flush  int
 	closed chan struct{}
 	ended  chan struct{} // of the connection
@@ -83,8 +84,12 @@ func (f *fake) Put(header, data, binary []byte) error {
 	m := sent{string(header), string(data), string(binary)}
 	f.mu.Lock()
 	if f.refuse != nil && len(f.sent) == f.refuse.Index {
+		why := f.refuse
+		if why.Reason == "keep" { // without delete it is taken
+			f.refuse = nil
+		}
 		f.mu.Unlock()
-		return f.refuse
+		return why
 	}
 	f.sent = append(f.sent, m)
 	f.mu.Unlock()
@@ -92,6 +97,13 @@ func (f *fake) Put(header, data, binary []byte) error {
 		f.answer(f, m)
 	}
 	return nil
+}
+
+func (f *fake) PutFile(header, data, binary []byte, file *os.File) error {
+	f.mu.Lock()
+	f.files = append(f.files, file.Name())
+	f.mu.Unlock()
+	return f.Put(header, data, binary)
 }
 
 func (f *fake) Flush() error {
@@ -118,7 +130,7 @@ func (f *fake) Finish(ctx context.Context) (int, error) {
 		case <-f.closed:
 			return n, api.ErrLost
 		}
-	case f.unacknowledged:
+	case f.unacknowledged && n > 0:
 		<-ctx.Done()
 		return 0, ctx.Err()
 	case f.refuse != nil && n == f.refuse.Index:
@@ -252,7 +264,7 @@ func TestUsageMistakes(t *testing.T) {
 		{"-envelope -binary x", "-binary can't be used with -envelope"},
 		{"-binary -", "-binary -: standard input"},
 		{"-await -response-id 1", "-response-id can't be used with -await"},
-		{"-timeout 1", "-timeout can only be used with -await, -ack or -wait"},
+		{"-timeout 1", "-timeout can only be used with -await, -ack, -wait or -delete"},
 		{"-await -timeout 0", "-timeout: want more than 0"},
 		{"-type=", "-type: the argument is empty"},
 		{"-to=", "-to: the argument is empty"},
@@ -541,62 +553,12 @@ func (void) Sender(api.SendOptions) sender { return voidSender{} }
 
 type voidSender struct{}
 
-func (voidSender) Put(_, _, _ []byte) error            { return nil }
-func (voidSender) Flush() error                        { return nil }
-func (voidSender) Finish(context.Context) (int, error) { return 0, nil }
-func (voidSender) Ended() <-chan struct{}              { return nil }
-func (voidSender) Close()                              {}
-
-func TestAFileGoesWithTheMessage(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a.jpg")
-	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		args, input string
-		want        string // with_file
-		data        []string
-	}{
-		{"-file " + path, "not read", `{"src_path": "` + path + `", "dst_type": "any", "dst_name": "a.jpg", "delete": false}`, []string{"null"}},
-		{"-type sum -file " + path + " -file-type pics -file-name s/n -delete -owner u:g -", "1 2",
-			`{"src_path": "` + path + `", "dst_type": "pics", "dst_name": "s/n", "delete": true, "owner": "u:g"}`, []string{"1", "2"}},
-	} {
-		f := client1()
-		got := f.run(t.Context(), strings.NewReader(test.input), strings.Fields(test.args)...)
-		if got.status != 0 || len(f.sent) != len(test.data) {
-			t.Errorf("%s: got %+v, %d messages", test.args, got, len(f.sent))
-			continue
-		}
-		for i, m := range f.sent {
-			if !strings.Contains(m.header, `"with_file": `+test.want) || m.data != test.data[i] {
-				t.Errorf("%s: got %s %q, want %s", test.args, m.header, m.data, test.want)
-			}
-		}
-	}
-	for args, want := range map[string]string{
-		"-file /no/such/file": "no such file",
-		"-file " + dir:        "not a regular file",
-		"-file /dev/null":     "not a regular file",
-	} {
-		f := client1()
-		got := f.run(t.Context(), strings.NewReader(""), strings.Fields(args)...)
-		if got.status != 1 || !strings.Contains(got.stderr, want) || len(f.sent) > 0 {
-			t.Errorf("%s: got %+v, want %q", args, got, want)
-		}
-	}
-	two := dir + "/two\nlines"
-	if err := os.WriteFile(two, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f := client1()
-	if got := f.run(t.Context(), strings.NewReader(""), "-file", two); got.status != 65 || !strings.Contains(got.stderr, "name it with -file-name") || len(f.sent) > 0 {
-		t.Errorf("a name with a newline: got %+v", got)
-	}
-	if got := f.run(t.Context(), strings.NewReader(""), "-file", two, "-file-name", "one"); got.status != 0 || len(f.sent) != 1 {
-		t.Errorf("with another name: got %+v", got)
-	}
-}
+func (voidSender) Put(_, _, _ []byte) error                 { return nil }
+func (voidSender) PutFile(_, _, _ []byte, _ *os.File) error { return nil }
+func (voidSender) Flush() error                             { return nil }
+func (voidSender) Finish(context.Context) (int, error)      { return 0, nil }
+func (voidSender) Ended() <-chan struct{}                   { return nil }
+func (voidSender) Close()                                   {}
 
 func TestMessagesWithATimeToLiveSayWhenItEnds(t *testing.T) {
 	f := client1()
