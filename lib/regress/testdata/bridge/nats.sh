@@ -131,3 +131,14 @@ broker
 nats request --raw readings again >/dev/null
 status 'a message after NATS was down is received' 0 aioc-recv -dir "$pump7" -type order -raw -n 1 -timeout 60s
 same 'as it was' again "$(cat out)"
+waitfor 'it to be acknowledged' 'pending 0'
+endbridge nats-in
+
+# A stream that is made again has numbers that were there before.
+nats stream rm READINGS -f >/dev/null
+status 'the stream is made again' 0 recipe nats-stream
+status 'and the consumer' 0 recipe nats-consumer
+nats request --raw readings anew >/dev/null
+bridge nats-in
+status 'its first message is received' 0 aioc-recv -dir "$pump7" -type order -raw -n 1 -timeout 60s
+same 'as it was' anew "$(cat out)"
