@@ -39,6 +39,7 @@ type Dir struct {
 	rules    Rules
 	uid, gid int
 	unowned  error
+	gaveWay  int
 }
 
 // Open opens the directory of a place and makes what is missing of it. What is

@@ -4,20 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"time"
 )
 
 const (
 	chunkSuffix = ".chunk"
 	maxChunks   = 4096 // of one file
-	maxPartial  = 64   // files in chunks, and stages, in one directory
+	maxPartial  = 64   // files of one peer that are not complete, in one directory
 )
 
 // Add adds a stage, which is complete and which it closes, as a chunk of the
 // file name, and returns the full name of that file if it was the last one.
 // Chunks may come in any order, and some before and some after a restart. key is
-// 32 hex digits that are the same for the chunks of one file only. A chunk that
+// a StageID that is the same for the chunks of one file only. A chunk that
 // comes again with other content begins the file anew. After an error, an
 // *Error, the stage is gone.
 //
@@ -50,7 +54,7 @@ func (s *Stage) Add(key string, c *Chunk, name string) (stored string, err error
 		fallthrough
 	default:
 		if here == 0 {
-			if err := d.crowded(); err != nil {
+			if err := d.makeRoom(key); err != nil {
 				return "", err
 			}
 		}
@@ -157,33 +161,81 @@ func (s *Stage) appendFile(name string) error {
 	return ioError("chunk", err)
 }
 
-// crowded returns an error if there are so many files that are not complete
-// that no other may be begun.
-func (d *Dir) crowded() error {
+// partial is a file that is not complete, or has no name yet.
+type partial struct {
+	names  []string
+	sealed bool
+	last   time.Time // when something was last added to it
+}
+
+// makeRoom sees to it that a peer, whose key is given, can begin one more file:
+// when there are too many of its own that are not complete, those go to which
+// nothing was added for the longest time. Files that wait for their message only
+// go after all others.
+func (d *Dir) makeRoom(key string) error {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return ioError("target_directory", err)
 	}
 	defer f.Close()
-	partial := map[string]bool{}
+	prefix := ownPrefix + peerPart(key)
+	files := map[string]*partial{}
 	for {
 		entries, err := f.ReadDir(256)
 		for _, e := range entries {
-			if name := e.Name(); unfinished(name) && !strings.HasSuffix(name, doneSuffix) && !strings.HasSuffix(name, copySuffix) {
-				partial[name[:len(ownPrefix)+32]] = true
+			name := e.Name()
+			if !strings.HasPrefix(name, prefix) || !unfinished(name) || strings.HasSuffix(name, copySuffix) {
+				continue
+			}
+			info, err := e.Info()
+			if err != nil { // it is gone
+				continue
+			}
+			id := name[:len(ownPrefix)+32]
+			p := files[id]
+			if p == nil {
+				p = &partial{}
+				files[id] = p
+			}
+			p.names = append(p.names, name)
+			p.sealed = p.sealed || strings.HasSuffix(name, doneSuffix)
+			if info.ModTime().After(p.last) {
+				p.last = info.ModTime()
 			}
 		}
-		if len(partial) > maxPartial {
-			return failf("full", "too many files at the receiver are not complete")
-		}
 		if err == io.EOF {
-			return nil
+			break
 		}
 		if err != nil {
 			return ioError("target_directory", err)
 		}
 	}
+	if len(files) < maxPartial {
+		return nil
+	}
+	list := slices.SortedFunc(maps.Values(files), func(a, b *partial) int {
+		switch {
+		case a.sealed == b.sealed:
+			return a.last.Compare(b.last)
+		case a.sealed:
+			return 1
+		}
+		return -1
+	})
+	for _, p := range list[:len(list)-maxPartial+1] {
+		for _, name := range p.names {
+			if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return ioError("target_directory", err)
+			}
+		}
+		d.gaveWay++
+	}
+	return nil
 }
+
+// GaveWay is how many files that were not complete had to go, so that others of
+// the same peer could be begun.
+func (d *Dir) GaveWay() int { return d.gaveWay }
 
 // unfinished reports whether a name is one of a file that is not complete.
 func unfinished(name string) bool {

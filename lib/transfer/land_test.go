@@ -375,23 +375,131 @@ func TestChunksOfAnEarlierAttemptAreNotMixedIn(t *testing.T) {
 	}
 }
 
-func TestFilesThatAreNotCompleteAreBoundedAndExpire(t *testing.T) {
-	top := t.TempDir()
-	base := filepath.Join(top, "any", "c1")
+// age makes all that is there of a stage as old as that.
+func age(t *testing.T, base, id string, old time.Duration) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(base, ownPrefix+id+"*"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("nothing of %s: %v", id, err)
+	}
+	at := time.Now().Add(-old)
+	for _, name := range names {
+		if err := os.Chtimes(name, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// there reports whether something of a stage is.
+func there(base, id string) bool {
+	names, _ := filepath.Glob(filepath.Join(base, ownPrefix+id+"*"))
+	return len(names) > 0
+}
+
+func TestTheOldestFileOfAPeerThatIsNotCompleteGivesWayToItsNext(t *testing.T) {
+	base := t.TempDir()
 	d := open(t, base, Rules{})
-	n := 0
-	for ; n < 1000; n++ {
-		s, err := d.Resume(StageID("p", string(rune('0'+n))))
+	begin := func(id string) {
+		t.Helper()
+		s, err := d.Resume(id)
+		if err == nil {
+			_, err = s.Write([]byte("x"))
+		}
 		if err != nil {
-			if reason(err) != "full" {
-				t.Fatal(err)
-			}
-			break
+			t.Fatal(err)
 		}
 		s.Close()
 	}
-	if n == 0 || n > maxPartial+1 {
-		t.Errorf("%d files were begun", n)
+	other := StageID("other", "0")
+	begin(other)
+	age(t, base, other, 24*time.Hour)
+	sealed := StageID("p", "sealed")
+	s, err := d.Resume(sealed)
+	if err == nil {
+		err = s.Seal()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	age(t, base, sealed, 24*time.Hour)
+	chunked := StageID("p", "chunked")
+	for i, old := range []time.Duration{20 * time.Hour, 210 * time.Minute} {
+		c, err := d.Create()
+		if err == nil {
+			_, err = c.Add(chunked, &Chunk{"f" + chunkMark, i + 1, 3}, "f")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, _ := filepath.Glob(filepath.Join(base, ownPrefix+chunked+"*"))
+		at := time.Now().Add(-old)
+		if err := os.Chtimes(names[i], at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The first of these are the oldest but for the sealed one; the chunks come
+	// between them.
+	id := func(n int) string { return StageID("p", fmtInt(n)) }
+	for n := range maxPartial - 2 {
+		begin(id(n))
+		age(t, base, id(n), time.Duration(100-n)*2*time.Minute)
+	}
+	age(t, base, id(0), 5*time.Hour)
+	age(t, base, id(1), 4*time.Hour)
+	if d.GaveWay() != 0 {
+		t.Errorf("%d gave way to %d", d.GaveWay(), maxPartial)
+	}
+	for n, gone := range []string{id(0), id(1), chunked, id(2), id(3)} {
+		begin(id(1000 + n))
+		if there(base, gone) || d.GaveWay() != n+1 {
+			t.Errorf("%d more: %s is there: %v, %d gave way", n+1, gone, there(base, gone), d.GaveWay())
+		}
+	}
+	for what, id := range map[string]string{"another peer's": other, "the one that waits for its message": sealed, "a younger one": id(4), "the last": id(1004)} {
+		if !there(base, id) {
+			t.Errorf("%s is gone", what)
+		}
+	}
+	// One that goes on needs no room, nor does another peer.
+	begin(id(4))
+	begin(StageID("third", "0"))
+	if d.GaveWay() != 5 {
+		t.Errorf("%d gave way, want 5", d.GaveWay())
+	}
+	// Chunks of a Python sender need it like others.
+	c, err := d.Create()
+	if err == nil {
+		_, err = c.Add(StageID("p", "more"), &Chunk{"g" + chunkMark, 1, 2}, "g")
+	}
+	if err != nil || d.GaveWay() != 6 {
+		t.Errorf("%d gave way to a chunk, %v, want 6", d.GaveWay(), err)
+	}
+	// One that had to go while it was written comes again.
+	s, err = d.Resume(id(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(base, s.name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Seal(); reason(err) != "full" {
+		t.Errorf("sealed when it was gone: got %v, want full", err)
+	}
+	s.Close()
+}
+
+func TestFilesThatAreNotCompleteExpire(t *testing.T) {
+	top := t.TempDir()
+	base := filepath.Join(top, "any", "c1")
+	d := open(t, base, Rules{})
+	const n = 7
+	for i := range n {
+		s, err := d.Resume(StageID("p", fmtInt(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
 	}
 	s, err := d.Create()
 	if err == nil {

@@ -32,11 +32,14 @@ const (
 )
 
 // StageID is the id of the stage for what a peer calls id. Stages of different
-// peers never meet.
+// peers never meet; its first half is that of all stages of the peer.
 func StageID(peer, id string) string {
-	sum := sha256.Sum256([]byte(peer + "\x00" + id))
-	return hex.EncodeToString(sum[:16])
+	whose, which := sha256.Sum256([]byte(peer)), sha256.Sum256([]byte(peer+"\x00"+id))
+	return hex.EncodeToString(append(whose[:8:8], which[:8]...))
 }
+
+// peerPart is the half of a StageID that tells the peer.
+func peerPart(id string) string { return id[:16] }
 
 // Create makes a new, empty stage. An error is an *Error.
 func (d *Dir) Create() (*Stage, error) {
@@ -51,8 +54,9 @@ func (s *Stage) create() (err error) {
 	return ioError("file", err)
 }
 
-// Resume opens the stage of a transfer where it ended, or makes a new one. What
-// is there already is read, for the sum of the whole. An error is an *Error.
+// Resume opens the stage of a transfer where it ended, or makes a new one, for
+// which another of the same peer may have to go: see GaveWay. What is there
+// already is read, for the sum of the whole. An error is an *Error.
 func (d *Dir) Resume(id string) (*Stage, error) {
 	s := &Stage{d: d, name: ownPrefix + id + partSuffix, hash: sha256.New()}
 	f, err := d.open(s.name, os.O_RDWR)
@@ -70,7 +74,7 @@ func (d *Dir) Resume(id string) (*Stage, error) {
 			return nil, ioError("file", err)
 		}
 	}
-	if err := d.crowded(); err != nil {
+	if err := d.makeRoom(id); err != nil {
 		return nil, err
 	}
 	return s, s.create()
@@ -163,13 +167,18 @@ func (s *Stage) settle() error {
 	return ioError("file", s.f.Sync())
 }
 
-// Seal marks a complete stage, so that Sealed finds it, also after a crash.
+// Seal marks a complete stage, so that Sealed finds it, also after a crash. An
+// error is an *Error.
 func (s *Stage) Seal() error {
 	if err := s.f.Sync(); err != nil {
 		return ioError("file", err)
 	}
 	sealed := strings.TrimSuffix(s.name, partSuffix) + doneSuffix
-	if err := s.d.root.Rename(s.name, sealed); err != nil {
+	err := s.d.root.Rename(s.name, sealed)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failf("full", "the file gave way to others of its sender") // it may come again
+	case err != nil:
 		return ioError("file", err)
 	}
 	s.name = sealed
