@@ -97,9 +97,10 @@ type Config struct {
 	HookTimeout          time.Duration `json:"hook_timeout"`
 
 	// Durability.
-	PersistSend        Types `json:"disk_persistence_send"`
-	PersistRecv        Types `json:"disk_persistence_recv"`
-	MaxPersistenceSize int64 `json:"max_size_persistence_path"` // bytes per destination
+	PersistSend         Types `json:"disk_persistence_send"`
+	PersistRecv         Types `json:"disk_persistence_recv"`
+	MaxPersistenceSize  int64 `json:"max_size_persistence_path"`  // bytes per destination
+	MaxPersistenceTotal int64 `json:"max_size_persistence_total"` // bytes in all, 0 is no bound: see PersistenceTotal
 
 	// Files.
 	FileTargets      map[string]FileTarget `json:"file_recv_config"`
@@ -316,6 +317,17 @@ func (c *Config) ID() string {
 		return c.ServerAddr.Text()
 	}
 	return c.ClientName
+}
+
+// PersistenceTotal returns how many bytes may be on disk for all destinations
+// together, 0 if that is not bounded. It leaves one destination what
+// max_size_persistence_path allows it, so that who knows only that key gets what
+// it says.
+func (c *Config) PersistenceTotal() int64 {
+	if c.MaxPersistenceTotal == 0 {
+		return 0
+	}
+	return max(c.MaxPersistenceTotal, c.MaxPersistenceSize)
 }
 
 // PeerID returns the name of a client's only peer: the text of the server's

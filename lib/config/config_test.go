@@ -36,7 +36,7 @@ func mustParse(t testing.TB, text string) *Config {
 
 // ours are the keys that the original's manager template does not have.
 var ours = []string{
-	"max_message_size", "max_memory_per_queue", "max_memory_total", "max_unidentified", "sandbox", // of our own
+	"max_message_size", "max_memory_per_queue", "max_memory_total", "max_unidentified", "max_size_persistence_total", "sandbox", // of our own
 	"proxy_cafile", "hook_server_auth_client", "hook_allow_certificate_creation", "hook_whitelist_clients", "hook_target_directory",
 	"hook_proxy_authorization", "hook_store_token", "hook_load_token", "hook_timeout",
 	"receive_from_any_connector_owner", "max_size_chunk_upload", // of the original's programs
@@ -149,7 +149,7 @@ const full = `{
     "blacklisted_clients_id": ["pump[0-9]+"], "blacklisted_clients_ip": ["10.0.0.1", "::1"],
     "blacklisted_clients_subnet": ["10.0.0.0/8", "10.0.0.3"], "whitelisted_clients_id": [],
     "whitelisted_clients_ip": ["1.2.3.4"], "whitelisted_clients_subnet": ["fe80::/10"], "ignore_peer_traffic": "pump8",
-    "disk_persistence_send": true, "disk_persistence_recv": ["a"], "max_size_persistence_path": 1,
+    "disk_persistence_send": true, "disk_persistence_recv": ["a"], "max_size_persistence_path": 1, "max_size_persistence_total": 2,
     "file_recv_config": {"any": {"target_directory": "/srv/{source_id}/{{x}}", "owner": "a:b", "override_existing": true, "mode": "0644", "accept_owner": true}},
     "max_size_file_upload_send": 1, "max_size_file_upload_recv": 2, "max_size_chunk_upload": 3,
     "everybody_can_send_messages": false, "receive_from_any_connector_owner": false,
@@ -159,6 +159,24 @@ const full = `{
     "default_logger_log_level": "DEBUG", "default_logger_rotate": 1000, "default_logger_bk_count": 0,
     "silent": false, "debug_msg_counts": false
 }`
+
+func TestOneDestinationMayHaveWhatItsKeySays(t *testing.T) {
+	for _, test := range []struct {
+		set        string
+		each, want int64
+	}{
+		{"{}", 1 << 30, 8 << 30},
+		{`{"max_size_persistence_path": 20000000000}`, 20_000_000_000, 20_000_000_000},
+		{`{"max_size_persistence_total": 2000000000}`, 1 << 30, 2_000_000_000},
+		{`{"max_size_persistence_path": 200, "max_size_persistence_total": 100}`, 200, 200},
+		{`{"max_size_persistence_total": 0}`, 1 << 30, 0},
+	} {
+		c := mustParse(t, test.set)
+		if got := c.PersistenceTotal(); got != test.want || c.MaxPersistenceSize != test.each {
+			t.Errorf("%s: got %d and %d in all, want %d and %d", test.set, c.MaxPersistenceSize, got, test.each, test.want)
+		}
+	}
+}
 
 func TestEveryKeyIsReadAndPrinted(t *testing.T) {
 	c := mustParse(t, full)

@@ -183,6 +183,8 @@ func keys() []key {
 			help: "message types that are kept on disk until a local program has them"},
 		{name: "max_size_persistence_path", def: "1073741824", max: 1 << 62, field: func(c *Config) any { return &c.MaxPersistenceSize },
 			help: "bytes on disk of what waits for one destination"},
+		{name: "max_size_persistence_total", def: "8589934592", max: 1 << 62, field: func(c *Config) any { return &c.MaxPersistenceTotal },
+			help: "bytes on disk of what waits for all destinations together"},
 
 		// Files.
 		{name: "file_recv_config", def: "{}", null: true, field: func(c *Config) any { return &c.FileTargets },

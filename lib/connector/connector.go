@@ -23,6 +23,7 @@ import (
 	"aioc/lib/local"
 	"aioc/lib/peer"
 	"aioc/lib/queue"
+	"aioc/lib/spool"
 	"aioc/lib/transfer"
 )
 
@@ -62,6 +63,8 @@ type Connector struct {
 	log      *slog.Logger
 	fold     *fold.Log
 	budget   *queue.Budget
+	onDisk   *spool.Quota // of all that waits
+	space    *space       // of the disk for it
 	commands control.Registry
 	listener net.Listener
 	ready    func()
@@ -119,6 +122,7 @@ type Connector struct {
 	topics     []string    // what this client subscribes to
 	session    *session    // nil while stopped
 	strangers  map[int]int // connections of users who may only send, by uid
+	madeUp     int         // outboxes that such users have named and nobody has come for
 	shutdown   func()      // ends Run
 }
 
@@ -145,6 +149,8 @@ func New(o Options) *Connector {
 		log:       o.Log,
 		fold:      fold.New(o.Log),
 		budget:    queue.NewBudget(int(cfg.MaxMemoryTotal)),
+		onDisk:    spool.NewQuota(cfg.PersistenceTotal()),
+		space:     &space{dir: cfg.Paths().Dir},
 		listener:  o.Listener,
 		reload:    o.Reload,
 		sandbox:   o.Sandbox,

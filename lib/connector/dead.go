@@ -106,7 +106,7 @@ func (c *Connector) deadLog(typ string) (*spool.Log, error) {
 	}
 	n := 0
 	log, found, err := openLog(c.paths.SpoolDeadType(typ), typ, spool.Options{
-		Durable: true, Quota: spool.NewQuota(c.cfg.Load().MaxPersistenceSize),
+		Durable: true, Quota: c.newQuota(),
 		Replay: func(_ spool.Record, acknowledged bool) {
 			if !acknowledged {
 				n++

@@ -28,7 +28,7 @@ func withRequestID(header []byte, h *wire.Header) (edited, id []byte) {
 }
 
 // decide looks at a header and says how its frames are handled.
-func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
+func (c *Connector) decide(h *wire.Header, native, wait bool, caller local.Caller) decision {
 	d := decision{known: true, typ: string(h.Type), await: h.AwaitResponse, ack: h.WaitForAck}
 	if h.RequestID != nil {
 		d.id = append([]byte(nil), h.RequestID...)
@@ -68,7 +68,7 @@ func (c *Connector) decide(h *wire.Header, native, wait bool) decision {
 		}
 	}
 	d.durable = c.durableSend(d.typ)
-	d.box = c.boxFor(string(h.Dest), wait || d.durable)
+	d.box = c.boxFor(string(h.Dest), wait || d.durable, !caller.Trusted())
 	if d.box == nil {
 		if len(h.Dest) == 0 {
 			return refuse("name", "no destination_id: a server needs the name of a client")

@@ -224,8 +224,8 @@ func (in *intake) copyFile(id string, a *admitted, b *outbox) error {
 		return &link.Refusal{Reason: "bad", Text: fmt.Sprintf("%s: the connector cannot open it by its name, and a copy of %d bytes is more than may be kept (max_size_persistence_path is %d): let the connector's user read it",
 			a.file.Source, a.src.Size, most)}
 	}
-	if !quota.Take(a.src.Size) {
-		return noRoom(a, b)
+	if err := quota.Take(a.src.Size); err != nil {
+		return noRoom(a, b, err)
 	}
 	if err := in.commit(); err != nil { // what came before need not wait for it
 		quota.Add(-a.src.Size)
@@ -256,16 +256,20 @@ func (in *intake) copyFile(id string, a *admitted, b *outbox) error {
 	return nil
 }
 
-// noRoom says that a copy would be more than may be kept.
-func noRoom(a *admitted, b *outbox) *link.Refusal {
-	return &link.Refusal{Reason: "full", Text: a.file.Source + ": what waits for " + b.name + " is as much as may be kept (max_size_persistence_path), and a copy of the file has no room: try again later"}
+// noRoom says that a copy would be more than may be kept, and err which bound.
+func noRoom(a *admitted, b *outbox, err error) *link.Refusal {
+	text := "what waits for " + b.name + " is as much as may be kept (max_size_persistence_path)"
+	if !errors.Is(err, spool.ErrFull) {
+		text = "what waits for all is as much as the disk may hold (" + diskReason(err) + ")"
+	}
+	return &link.Refusal{Reason: "full", Text: a.file.Source + ": " + text + ", and a copy of the file has no room: try again later"}
 }
 
 // copyAgain makes the copy id also that of another peer's message.
 func (c *Connector) copyAgain(id, other string, a *admitted, b *outbox) *link.Refusal {
 	quota := c.quotaOf(b)
-	if !quota.Take(a.src.Size) {
-		return noRoom(a, b)
+	if err := quota.Take(a.src.Size); err != nil {
+		return noRoom(a, b, err)
 	}
 	if err := c.copies.kept.Link(id, other); err != nil {
 		quota.Add(-a.src.Size)

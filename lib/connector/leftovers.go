@@ -14,6 +14,7 @@ import (
 
 	"aioc/lib/control"
 	"aioc/lib/durable"
+	"aioc/lib/local"
 	"aioc/lib/queue"
 	"aioc/lib/spool"
 	"aioc/lib/transfer"
@@ -134,7 +135,7 @@ func (c *Connector) importReceived(typ string, q *queue.Queue, f *wire.Frame, fr
 // importSent puts a message for a peer. The Python connector has kept it as its
 // program wrote it.
 func (c *Connector) importSent(f *wire.Frame, from *queue.Origin, put *unsafe) error {
-	d := c.decide(f.Header, false, true)
+	d := c.decide(f.Header, false, true, local.Caller{UID: os.Geteuid()})
 	switch {
 	case d.refuse != nil:
 		c.drop("leftover: "+d.refuse.Reason, string(f.Header.Dest), d.typ, 1)

@@ -112,7 +112,9 @@ func (c *Connector) stats() *control.Stats {
 		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: q.Takers(), Queue: queueStats(stats, logs)})
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
-	s.Disk = disk.stats()
+	if s.Disk = disk.stats(); s.Disk != nil {
+		s.Disk.Used, s.Disk.Limit = c.onDisk.Used(), c.onDisk.Limit()
+	}
 	s.DeadLetters = c.countDead()
 	return s
 }
@@ -220,6 +222,9 @@ func (c *Connector) problems() []string {
 	list = append(list, TargetWarnings(cfg)...)
 	if used := c.budget.Used(); int64(used) > cfg.MaxMemoryTotal/10*9 {
 		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_memory_total, which is %d", used, cfg.MaxMemoryTotal))
+	}
+	if used, limit := c.onDisk.Used(), c.onDisk.Limit(); limit > 0 && used > limit/10*9 {
+		list = append(list, fmt.Sprintf("waiting messages take %d bytes of max_size_persistence_total, which is %d", used, limit))
 	}
 	list = append(list, c.diskProblems()...)
 	if n := c.counts.snapshot()["disk: damage found"]; n > 0 {

@@ -176,7 +176,7 @@ func (p *program) stopped(n uint64, f *wire.Frame) bool {
 	running := p.c.running.Load()
 	if !running {
 		p.how.known = false // the next frame may have this header
-		h := p.c.decide(f.Header, true, false)
+		h := p.c.decide(f.Header, true, false, p.caller)
 		p.refuse(n, &h, &link.Refusal{Reason: "stopped", Text: "the connector is stopped"})
 	}
 	return !running

@@ -81,7 +81,7 @@ func (in *intake) Frame(n uint64, f *wire.Frame) error {
 			return err
 		}
 		version := in.c.version.Load()
-		in.how = in.c.decide(f.Header, in.native, in.wait)
+		in.how = in.c.decide(f.Header, in.native, in.wait, in.caller)
 		in.how.version = version
 		if f.Header.Type == nil {
 			return errors.New("frame without message_type")
@@ -231,6 +231,9 @@ func (in *intake) put(n uint64, frames []byte) (uint64, error) {
 // diskReason says in short why something cannot be kept on disk. The log of the
 // connector has the whole error.
 func diskReason(err error) string {
+	if errors.Is(err, spool.ErrTotal) {
+		return "max_size_persistence_total is reached"
+	}
 	if errors.Is(err, spool.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return "no space left"
 	}
@@ -304,6 +307,12 @@ func (in *intake) await(c <-chan struct{}) error {
 // away returns why nothing can be put for the peer, if it is away. A program
 // that asked for it waits here until the peer is there.
 func (in *intake) away() *link.Refusal {
+	if in.how.durable && !in.c.mayKeep(in.caller) {
+		in.how.known = false
+		in.c.counts.add("send: disk", 1)
+		in.c.fold.Warn("stranger's disk", 1, "durable messages refused: users who may only send have used half of max_size_persistence_total", slog.Int("uid", in.caller.UID))
+		return &link.Refusal{Reason: "full", Text: "users who may only send may not use more of the disk (half of max_size_persistence_total)"}
+	}
 	if in.how.durable || in.how.box.there() != nil {
 		return nil
 	}

@@ -30,6 +30,7 @@ type outbox struct {
 
 	landing atomic.Pointer[outgoing] // the file whose message is on its way
 	asking  bool                     // forget will be called once more; guarded by Connector.mu
+	madeUp  bool                     // see maxMadeUp; guarded by Connector.mu
 }
 
 func newOutbox(c *Connector, name string) *outbox {
@@ -96,15 +97,39 @@ func (c *Connector) boxLocked(destination string, create bool) *outbox {
 }
 
 // boxFor is box for a message of a local program. Programs can name any number of
-// clients: they must leave room for those that connect.
-func (c *Connector) boxFor(destination string, create bool) *outbox {
+// clients: they must leave room for those that connect. What users who may only
+// send (strange) can name is bounded once more: each name costs a directory.
+func (c *Connector) boxFor(destination string, create, strange bool) *outbox {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.boxLocked(destination, create && len(c.boxes) < maxBoxes/2)
+	before := len(c.boxes)
+	enough := before >= maxBoxes/2 || strange && c.madeUp >= maxMadeUp
+	b := c.boxLocked(destination, create && !enough)
+	switch {
+	case b == nil && create && enough:
+		c.counts.add("too many clients named that are away", 1)
+		c.fold.Warn("names", 1, "message refused: programs have named too many clients that are away")
+	case b != nil && strange && len(c.boxes) > before:
+		b.madeUp = true
+		c.madeUp++
+	}
+	return b
 }
 
-// maxBoxes bounds the peers that a server keeps something for.
-const maxBoxes = 100_000
+const (
+	// maxBoxes bounds the peers that a server keeps something for.
+	maxBoxes = 100_000
+	// maxMadeUp bounds those of which only users have spoken who may only send.
+	maxMadeUp = 1000
+)
+
+// real notes that a peer is not only made up. c.mu is held.
+func (c *Connector) real(b *outbox) {
+	if b.madeUp {
+		b.madeUp = false
+		c.madeUp--
+	}
+}
 
 // ignored reports whether the traffic with a peer is to be ignored.
 func (c *Connector) ignored(peer string) bool {

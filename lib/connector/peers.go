@@ -76,6 +76,9 @@ func (c *Connector) runPeer(ctx context.Context, conn *peer.Conn) error {
 		return errors.New("too many peers")
 	}
 	defer c.release(box)
+	c.mu.Lock()
+	c.real(box)
+	c.mu.Unlock()
 	p := &peerLink{c: c, box: box, addr: conn.Addr.String(), conn: conn.Conn, tls: tlsVersion(conn.Conn), since: time.Now(),
 		over: make(chan struct{}), known: make(chan struct{}), welcome: conn.Welcome, choose: c.chooser(ctx)}
 	p.replace(ctx)
@@ -298,6 +301,7 @@ func (c *Connector) forget(b *outbox) {
 		c.diskBefore.add(logs)
 		c.diskBefore.bytes = 0 // what is there now is not counted from before
 		delete(c.boxes, b.name)
+		c.real(b)
 	}
 }
 

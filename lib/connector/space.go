@@ -3,14 +3,19 @@ package connector
 import (
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"aioc/lib/config"
 	"aioc/lib/durable"
+	"aioc/lib/local"
+	"aioc/lib/spool"
 	"aioc/lib/transfer"
 )
 
@@ -79,6 +84,68 @@ func shortOf(dir string, least uint64) string {
 		return fmt.Sprintf("the disk of %s is full: it can hold no more files", dir)
 	}
 	return ""
+}
+
+// space looks after what is left of a disk. What waits must not take the last of
+// it: acknowledgements, certificates and tokens are written there too.
+type space struct {
+	dir string
+
+	mu   sync.Mutex
+	left int64     // bytes that may be used
+	at   time.Time // when the disk was asked
+}
+
+const (
+	// spaceEvery is how often the disk is asked.
+	spaceEvery = 100 * time.Millisecond
+	// leastPart of a small disk is reserved.
+	leastPart = 16
+)
+
+// room reports whether n more bytes may be used, and counts them as used until
+// the disk is asked again.
+func (s *space) room(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); s.at.IsZero() || now.Sub(s.at) >= spaceEvery {
+		s.left, s.at = free(s.dir), now
+	}
+	if n > s.left {
+		return false
+	}
+	s.left -= n
+	return true
+}
+
+// free returns how many bytes of the disk of dir may be used: very many when it
+// cannot be asked.
+func free(dir string) int64 {
+	var s unix.Statfs_t
+	if unix.Statfs(dir, &s) != nil {
+		return math.MaxInt64
+	}
+	size, left := uint64(s.Blocks)*uint64(s.Bsize), uint64(s.Bavail)*uint64(s.Bsize)
+	reserved := min(leastSpace, size/leastPart)
+	if left <= reserved {
+		return 0
+	}
+	return int64(min(left-reserved, math.MaxInt64))
+}
+
+// newQuota returns a quota for one destination, or for dead letters.
+func (c *Connector) newQuota() *spool.Quota {
+	q := spool.NewQuota(c.cfg.Load().MaxPersistenceSize)
+	q.Within(c.onDisk)
+	q.Reserve(c.space.room)
+	return q
+}
+
+// mayKeep reports whether a user who may only send may have a durable message
+// kept on disk: such users leave half of it to others.
+func (c *Connector) mayKeep(caller local.Caller) bool {
+	limit := c.onDisk.Limit()
+	return limit <= 0 || caller.Trusted() || c.onDisk.Used() < limit/2
 }
 
 // cleanUp removes what a connector that was killed has left in its directories.

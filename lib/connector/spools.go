@@ -31,11 +31,10 @@ type shelf struct {
 // keep gives a queue its place on disk, unless nothing may be kept there, and
 // returns what bounds it.
 func (c *Connector) keep(q *queue.Queue, peer string, types config.Types, dir func(messageType string) string) *spool.Quota {
-	cfg := c.cfg.Load()
-	if cfg.MaxPersistenceSize == 0 {
+	if !c.keeps() {
 		return nil
 	}
-	s := &shelf{c: c, peer: peer, dir: dir, types: types, quota: spool.NewQuota(cfg.MaxPersistenceSize)}
+	s := &shelf{c: c, peer: peer, dir: dir, types: types, quota: c.newQuota()}
 	q.Keep(s, func(messageType string, n int) { c.drop("expired", peer, messageType, n) })
 	return s.quota
 }
@@ -75,8 +74,11 @@ func openLog(dir, name string, o spool.Options) (*spool.Log, *spool.Recovered, e
 
 func (s *shelf) Failed(messageType string, lost int, err error) {
 	reason := "disk: failing"
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, spool.ErrNoSpace) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, spool.ErrNoSpace):
 		reason = "disk: full"
+	case errors.Is(err, spool.ErrTotal):
+		reason = "disk: max_size_persistence_total"
 	}
 	s.c.events.add(reason, 1) // not lost: what could not be kept was refused
 	s.c.fold.Warn(reason+"\x00"+s.peer, 1, "messages cannot be kept on disk now",

@@ -68,6 +68,10 @@ func (s *Stats) Metrics(now time.Time) string {
 	m.one("aioc_queue_memory_limit_bytes", "gauge", "Most memory of waiting messages: max_memory_total.", float64(s.MemoryLimit))
 	if d := s.Disk; d != nil {
 		m.one("aioc_disk_bytes", "gauge", "Bytes of waiting messages on disk.", float64(d.Bytes))
+		m.one("aioc_disk_used_bytes", "gauge", "Bytes that count for max_size_persistence_total.", float64(d.Used))
+		if d.Limit > 0 {
+			m.one("aioc_disk_limit_bytes", "gauge", "Most of them: max_size_persistence_total.", float64(d.Limit))
+		}
 		m.one("aioc_disk_errors_total", "counter", "Writes to the disk that failed.", float64(d.Errors))
 		m.one("aioc_disk_lost_messages_total", "counter", "Messages on disk that could not be read any more.", float64(d.Lost))
 		m.histogram("aioc_disk_sync_seconds", "How long it took until writes were on disk.", d.Syncs)

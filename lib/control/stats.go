@@ -78,6 +78,8 @@ type QueueStats struct {
 // DiskStats is what is known of the durable queues together.
 type DiskStats struct {
 	Bytes  int64     `json:"bytes"`
+	Used   int64     `json:"used"`   // of max_size_persistence_total
+	Limit  int64     `json:"limit"`  // that; 0: no bound
 	Syncs  Histogram `json:"syncs"`  // seconds that a write to the disk took
 	Errors uint64    `json:"errors"` // of those, failed
 	Lost   uint64    `json:"lost"`   // messages that could not be read any more

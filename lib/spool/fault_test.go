@@ -214,6 +214,62 @@ func TestAQuotaIsSharedAndRoomComesBack(t *testing.T) {
 	}
 }
 
+func TestWhatIsForAllIsSharedByQuotas(t *testing.T) {
+	total, left := NewQuota(40<<10), int64(1<<20)
+	open := func() (*Log, *Quota) {
+		q := NewQuota(30 << 10)
+		q.Within(total)
+		q.Reserve(func(n int64) bool { return n <= left })
+		l, _ := mustOpen(t, t.TempDir(), Options{Quota: q, SegmentSize: 4096})
+		return l, q
+	}
+	one, oneQ := open()
+	two, twoQ := open()
+	fill := func(l *Log) error {
+		for {
+			if err := l.Append(batch(l.Last()+1, l.Last()+1, 1000)); err != nil {
+				return err
+			}
+		}
+	}
+	check := func(what string, err, want error, others ...error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", what, err, want)
+		}
+		for _, other := range others {
+			if errors.Is(err, other) {
+				t.Errorf("%s: got %v, which is %v too", what, err, other)
+			}
+		}
+		if sum := oneQ.Used() + twoQ.Used(); sum != total.Used() {
+			t.Errorf("%s: %d bytes used in all, %d by each", what, total.Used(), sum)
+		}
+	}
+	check("one", fill(one), ErrFull, ErrTotal, ErrNoSpace)
+	check("two, with what one has left", fill(two), ErrTotal, ErrFull)
+	if n := total.Used(); n < 36<<10 || n > 40<<10 {
+		t.Errorf("%d bytes are used of 40 KiB", n)
+	}
+	if err := one.Ack(Range{1, one.Last()}); err != nil {
+		t.Fatal(err)
+	}
+	left = 0
+	check("two, when the rest of the disk is reserved", fill(two), ErrNoSpace, ErrTotal)
+	left = 1 << 20
+	check("two, when there is room", fill(two), ErrFull, ErrTotal)
+	if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	check("at the end", nil, nil)
+	if n := total.Used(); n != 0 {
+		t.Errorf("%d bytes are used at the end", n)
+	}
+}
+
 func TestAQuotaAsLargeAsASegmentIsUsableAgainAndAgain(t *testing.T) {
 	l, _ := mustOpen(t, t.TempDir(), Options{Quota: NewQuota(70 << 10)})
 	next := uint64(0)

@@ -13,7 +13,10 @@ import (
 var (
 	// ErrFull means that the quota has no room for the batch now.
 	ErrFull = errors.New("quota of the spool reached")
-	// ErrNoSpace means that the disk is full, or the quota of the user on it.
+	// ErrTotal means that the quota that several others are within has no room now.
+	ErrTotal = errors.New("quota of all spools together reached")
+	// ErrNoSpace means that the disk is full, or the quota of the user on it, or
+	// that what is left is reserved.
 	ErrNoSpace = errors.New("no space left for the spool")
 	// ErrFailed means that a sync failed: what was not committed is lost, and
 	// nothing is taken until Repair.
@@ -175,7 +178,7 @@ func (l *Log) Last() uint64 {
 
 // Append writes the records, all or none, without making them durable: that is
 // Commit's. Sequences start at 1 and must be above all that were ever appended.
-// The bytes are not kept. The error is ErrFull, ErrNoSpace, ErrFailed, ErrClosed,
+// The bytes are not kept. The error is ErrFull, ErrTotal, ErrNoSpace, ErrFailed, ErrClosed,
 // ErrOrder, or what else the disk says; but for ErrFailed and ErrClosed the same
 // records may be appended again later.
 func (l *Log) Append(records []Record) error {
@@ -315,13 +318,14 @@ func (l *Log) charge(n int64) error {
 		if l.cur.charged == 0 {
 			more += l.cur.size
 		}
-		if l.quota.Take(more) {
+		err := l.quota.Take(more)
+		if err == nil {
 			l.cur.charged += more
 			return nil
 		}
 		if l.cur.charged > 0 || l.cur.last == 0 {
 			l.counts.Refused++
-			return l.wrap(ErrFull)
+			return l.wrap(err)
 		}
 		// All that the segment holds is acknowledged: a new one is smaller.
 		l.cur.sealed = true
