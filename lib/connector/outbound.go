@@ -71,8 +71,9 @@ const lookEvery = 200 * time.Millisecond
 
 var (
 	errIntakeClosed = errors.New("no more messages are taken")
-	// errAbsent closes the connection of a Python program, as the original does.
-	errAbsent = errors.New("request to a peer that is not connected")
+	// errAbsent closes the connection of a Python program, as the original does when
+	// a peer is not connected.
+	errAbsent = errors.New("request that cannot be answered")
 )
 
 func (in *intake) Frame(n uint64, f *wire.Frame) error {
@@ -411,15 +412,21 @@ func (in *intake) single(n uint64, f *wire.Frame) error {
 	}
 	key := requestKey(h.box.name, h.typ, id)
 	in.asked = in.asked || h.await
-	if h.await && !in.c.waiters.add(key, in.l) {
-		in.notNow(n, h, &link.Refusal{Reason: "full", Text: "too many requests wait for a response"})
-		return nil
+	if h.await {
+		if why := in.c.waiters.add(key, in.l, in.conn); why != nil {
+			in.c.counts.add("request refused", 1)
+			in.notNow(n, h, why)
+			if !in.native {
+				return errAbsent // it would wait in vain
+			}
+			return nil
+		}
 	}
 	if h.ping {
 		// Pings are not queued: they ask about the link.
 		p := h.box.current()
 		if p == nil || p.l.SendFrame(raw) != nil {
-			if in.c.waiters.take(key) != nil {
+			if in.c.waiters.withdraw(key, in.l) {
 				failResponse(in.l, key, disconnected)
 			}
 		}
@@ -505,7 +512,7 @@ func (in *intake) tooLate(n uint64, h *decision, key waitKey, why *link.Refusal)
 		in.l.Settle(n, nil) // ends the hold; the refusal has gone out
 	}
 	if h.await {
-		in.c.waiters.take(key)
+		in.c.waiters.withdraw(key, in.l)
 		if !in.native {
 			return errAbsent
 		}
@@ -537,7 +544,7 @@ func (in *intake) note(n uint64, h *decision, key waitKey) *queue.Note {
 	if h.await {
 		note.Done = func(err error) {
 			var why *link.Refusal
-			if errors.As(err, &why) && in.c.waiters.take(key) != nil {
+			if errors.As(err, &why) && in.c.waiters.withdraw(key, l) {
 				failResponse(l, key, "refused: "+why.Text)
 			}
 			if tell != nil {

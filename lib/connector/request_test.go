@@ -148,6 +148,54 @@ func TestOnlyTheRequestsToThePeerThatWentFail(t *testing.T) {
 	}
 }
 
+func TestARequestOfOneProgramIsNotAnsweredToAnother(t *testing.T) {
+	s := server(t)
+	c := s.client(t, "c1")
+	in := c.receive(t, api.ReceiveOptions{}) // does not answer by itself
+	const ask = `{"message_type": "any", "destination_id": "c1", "await_response": true, "request_id": "r1"}`
+	answer := func(data string) {
+		t.Helper()
+		if err := c.open(t).Respond(within(t), api.Request{Type: "any", RequestID: []byte(`"r1"`)}, []byte(data), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := s.program(t)
+	first.write(ask, "1")
+	first.until("_ack")
+	second := s.program(t)
+	second.write(ask, "2")
+	if h, _ := second.until("_nack"); !strings.Contains(h, `"reason": "full"`) || !strings.Contains(h, "request_id") {
+		t.Errorf("the second one got %s", h)
+	}
+	python := dialRaw(t, "unix", s.paths.SendSocket)
+	python.write(ask, "3")
+	python.closed()
+	if n := s.counted("request refused"); n != 2 {
+		t.Errorf("got %d refusals counted, want 2", n)
+	}
+	in.wait(t, 1)
+	answer("for the first")
+	if _, d := first.until("any"); d != "for the first" {
+		t.Errorf("the first one got %q", d)
+	}
+	// Now the id is free, and when its owner has left too.
+	second.write(`{"message_type": "_parked"}`, "any")
+	second.until("_resume")
+	second.write(ask, "4")
+	second.until("_ack")
+	second.Close()
+	third := s.program(t)
+	third.write(ask, "5")
+	third.until("_ack")
+	answer("for the third")
+	if _, d := third.until("any"); d != "for the third" {
+		t.Errorf("the third one got %q", d)
+	}
+	if got, want := data(in.wait(t, 3)), []string{"1", "4", "5"}; !slices.Equal(got, want) {
+		t.Errorf("the peer got %q, want %q", got, want)
+	}
+}
+
 func TestResponsesKeepTheTypeOfTheirID(t *testing.T) {
 	s := server(t)
 	c := s.client(t, "c1")

@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"net"
 	"sync"
 
 	"aioc/lib/link"
@@ -10,8 +11,14 @@ import (
 // waiters are the requests of local programs that wait for a response.
 type waiters struct {
 	mu sync.Mutex
-	m  map[waitKey]*link.Link
+	m  map[waitKey]asker
 	of map[*link.Link]map[waitKey]struct{}
+}
+
+// asker is a program that waits.
+type asker struct {
+	l    *link.Link
+	conn *net.UnixConn
 }
 
 // waitKey is what a response has in common with its request.
@@ -37,30 +44,39 @@ func requestKey(peer, messageType string, id []byte) waitKey {
 	return waitKey{peer, messageType, string(id)}
 }
 
-// add lets l wait, and reports whether it may. The newest of two requests with
-// the same key counts.
-func (w *waiters) add(key waitKey, l *link.Link) bool {
+// add lets l wait, and returns why it may not. While one program waits no other
+// may ask with the same key: it would get what is not for it. One that has left,
+// which is not known to its reader yet, waits no more.
+// Differs: in the original the newest one gets the response (aioconnectors core.py).
+func (w *waiters) add(key waitKey, l *link.Link, conn *net.UnixConn) *link.Refusal {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.m == nil {
-		w.m = map[waitKey]*link.Link{}
+		w.m = map[waitKey]asker{}
 		w.of = map[*link.Link]map[waitKey]struct{}{}
 	}
-	if len(w.m) >= maxWaiters || len(w.of[l]) >= maxWaitersOne {
-		return false
+	if other := w.m[key]; other.l != nil && other.l != l && hungUp(other.conn) {
+		w.remove(key)
 	}
-	w.remove(key)
-	w.m[key] = l
+	switch other := w.m[key].l; {
+	case other == l:
+		return nil
+	case other != nil:
+		return &link.Refusal{Reason: "full", Text: "another program waits for the response to a request with this request_id: use one of its own, or none"}
+	case len(w.m) >= maxWaiters || len(w.of[l]) >= maxWaitersOne:
+		return &link.Refusal{Reason: "full", Text: "too many requests wait for a response"}
+	}
+	w.m[key] = asker{l, conn}
 	if w.of[l] == nil {
 		w.of[l] = map[waitKey]struct{}{}
 	}
 	w.of[l][key] = struct{}{}
-	return true
+	return nil
 }
 
 // remove forgets a key and returns who waited for it, or nil. mu is held.
 func (w *waiters) remove(key waitKey) *link.Link {
-	l := w.m[key]
+	l := w.m[key].l
 	if l != nil {
 		delete(w.m, key)
 		if delete(w.of[l], key); len(w.of[l]) == 0 {
@@ -75,6 +91,14 @@ func (w *waiters) take(key waitKey) *link.Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.remove(key)
+}
+
+// withdraw ends the waiting of l for key, and reports whether it did wait: there
+// may be another for the same key by now.
+func (w *waiters) withdraw(key waitKey, l *link.Link) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.m[key].l == l && w.remove(key) != nil
 }
 
 // any reports whether somebody waits at all.
