@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,8 @@ func TestABigFrameThatHasBegunMustGoOn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				here, there := net.Pipe()
+				var writer sync.WaitGroup
+				defer writer.Wait() // in a bubble time ends with the test
 				defer here.Close()
 				header, data, bin := `{"tag": "x"}`, test.data, ""
 				if test.frame == "file" {
@@ -56,7 +59,7 @@ func TestABigFrameThatHasBegunMustGoOn(t *testing.T) {
 				if test.stop > 0 {
 					b = b[:test.stop]
 				}
-				go func() {
+				writer.Go(func() {
 					for len(b) > 0 {
 						n := len(b)
 						if test.steady.piece > 0 {
@@ -72,7 +75,7 @@ func TestABigFrameThatHasBegunMustGoOn(t *testing.T) {
 						time.Sleep(100 * window) // between frames there may be any time
 						there.Close()
 					}
-				}()
+				})
 				r := NewReader(here, 4<<20)
 				r.Skip()
 				r.Stream(64<<10, 1<<30)
@@ -104,10 +107,12 @@ func TestABigFrameThatHasBegunMustGoOn(t *testing.T) {
 func TestADeadlineOfOthersIsTheirs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
+		var writer sync.WaitGroup
+		defer writer.Wait()
 		defer here.Close()
 		r := NewReader(here, 4<<20)
 		r.Pace(time.Minute, func(time.Time) error { return nil }) // the link is ending
-		go there.Write(mustFrame(t, `{"tag": "x"}`, strings.Repeat("x", 1<<20), "")[:1000])
+		writer.Go(func() { _, _ = there.Write(mustFrame(t, `{"tag": "x"}`, strings.Repeat("x", 1<<20), "")[:1000]) })
 		if err := here.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
