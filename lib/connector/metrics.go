@@ -121,7 +121,7 @@ func (c *Connector) stats() *control.Stats {
 
 func queueStats(q queue.Stats, logs []spool.Stats) control.QueueStats {
 	s := control.QueueStats{Waiting: q.Waiting, InHand: q.InHand, Bytes: q.Bytes, Put: q.Put, PutBytes: q.PutBytes, Done: q.Done, Returned: q.Returned,
-		Disk: q.DiskBytes, Duplicates: q.Duplicates, Expired: q.Expired}
+		Disk: q.DiskBytes, Duplicates: q.Duplicates, Expired: q.Expired, Forgotten: q.Forgotten}
 	for _, l := range logs {
 		if t := l.Oldest; !t.IsZero() && (s.Oldest == 0 || t.UnixMilli() < s.Oldest) {
 			s.Oldest = t.UnixMilli()

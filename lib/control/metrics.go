@@ -162,6 +162,7 @@ func (m *exposition) queues(prefix, label, what string, list []queueOf) {
 		{"_put_bytes_total", "counter", "Bytes of them.", func(q QueueStats) float64 { return float64(q.PutBytes) }},
 		{"_done_total", "counter", "Messages " + what + " that were passed on and acknowledged.", func(q QueueStats) float64 { return float64(q.Done) }},
 		{"_duplicates_total", "counter", "Messages " + what + " that came again, and were not taken again.", func(q QueueStats) float64 { return float64(q.Duplicates) }},
+		{"_ids_forgotten_total", "counter", "Ids of messages " + what + " that were not remembered for the whole time.", func(q QueueStats) float64 { return float64(q.Forgotten) }},
 		{"_expired_total", "counter", "Messages " + what + " whose time was over.", func(q QueueStats) float64 { return float64(q.Expired) }},
 		{"_oldest_time_seconds", "gauge", "When the oldest on disk was put, Unix time, 0 when there is none.", func(q QueueStats) float64 { return float64(q.Oldest) / 1000 }},
 		{"_returned_total", "counter", "Messages " + what + " that came back, to be passed on again.", func(q QueueStats) float64 { return float64(q.Returned) }},

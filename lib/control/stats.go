@@ -73,6 +73,7 @@ type QueueStats struct {
 
 	Duplicates uint64 `json:"duplicates"` // that came again, and were not taken again
 	Expired    uint64 `json:"expired"`    // whose time was over
+	Forgotten  uint64 `json:"forgotten"`  // ids, before their time, for want of memory
 }
 
 // DiskStats is what is known of the durable queues together.

@@ -7,6 +7,7 @@ type Budget struct {
 	mu    sync.Mutex
 	max   int
 	used  int
+	memo  int  // beside that, for what is remembered of messages that are gone
 	tight bool // a take failed since the last give
 	room  []func()
 }
@@ -14,7 +15,7 @@ type Budget struct {
 // NewBudget returns a budget of max bytes.
 func NewBudget(max int) *Budget { return &Budget{max: max} }
 
-// Used returns the bytes in use.
+// Used returns the bytes in use for messages.
 func (b *Budget) Used() int {
 	if b == nil {
 		return 0
@@ -43,7 +44,7 @@ func (b *Budget) take(n int) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used > 0 && b.used+n > b.max {
+	if b.used > 0 && b.used+n > b.left() {
 		b.tight = true
 		return false
 	}
@@ -61,6 +62,43 @@ func (b *Budget) force(n int) {
 	b.used += n
 }
 
+const (
+	// memoPart of a budget may be used to remember messages that are gone, but of
+	// a small one as much as memoLeast.
+	memoPart  = 8
+	memoLeast = 4 << 20
+)
+
+// left is what there is for messages. mu is held.
+func (b *Budget) left() int { return b.max - min(b.memo, b.max/memoPart) }
+
+// remember reserves n bytes for what is remembered of messages that are gone,
+// and reports whether there was room. Messages that wait do not matter for that,
+// and nobody waits for it.
+func (b *Budget) remember(n int) bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.memo+n > max(b.max/memoPart, memoLeast) {
+		return false
+	}
+	b.memo += n
+	return true
+}
+
+// forget returns n bytes that remember reserved, and what give does.
+func (b *Budget) forget(n int) (calls []func()) {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	b.memo -= n
+	b.mu.Unlock()
+	return b.give(0)
+}
+
 // give returns n bytes, and what its caller must call when it holds no lock:
 // those who wait for room, as soon as there is any. One whose queue another
 // fills for good must not wait for that one.
@@ -71,7 +109,7 @@ func (b *Budget) give(n int) (calls []func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= n
-	if b.used == 0 || b.used+smallBlock <= b.max {
+	if b.used == 0 || b.used+smallBlock <= b.left() {
 		b.tight = false
 		calls, b.room = b.room, nil
 	}

@@ -77,6 +77,7 @@ func (q *Queue) shut() (discarded int) {
 			}
 		}
 		l.callRoom()
+		l.forgot(l.memo) // what is written to the log at the end is there still
 	}
 	q.stats.Waiting = 0
 	q.tellRest()
@@ -141,6 +142,7 @@ func (q *Queue) CloseIfEmpty() (closed bool, again time.Duration) {
 			q.unlock()
 			return false, 0
 		}
+		l.expireIDs(now)
 		again = max(again, l.ids.lasts(now))
 	}
 	if again > 0 {
@@ -173,7 +175,7 @@ func (q *Queue) RemoveIfEmpty() bool {
 	q.mu.Lock()
 	used := q.closing || q.stats.Waiting+q.stats.InHand > 0 || q.takers > 0
 	for _, l := range q.lanes {
-		l.ids.expire(time.Now())
+		l.expireIDs(time.Now())
 		used = used || len(l.ids.when) > 0
 	}
 	if used {

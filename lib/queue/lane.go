@@ -97,6 +97,7 @@ type lane struct {
 	epoch Epoch            // with num, tells this lane's messages from all others
 	marks map[string]*mark // by peer: what was taken from it
 	ids   window           // of messages that have an id
+	memo  int              // bytes of the budget for marks and ids
 
 	disk *disk // nil: memory is all there is
 }

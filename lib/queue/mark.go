@@ -35,9 +35,6 @@ type unsureMark struct {
 }
 
 const (
-	// idWindow is for how long, and idMost how many, ids of messages are kept.
-	idWindow = 10 * time.Minute
-	idMost   = 100_000
 	// markWindow is for how long, and markMost for how many peers, it is kept
 	// what was taken from them, when there are that many.
 	markWindow = 30 * 24 * time.Hour
@@ -61,7 +58,12 @@ func (l *lane) known(from *Origin, count int) int {
 func (l *lane) markOf(from *Origin) *mark {
 	m := l.marks[from.Peer]
 	if m == nil {
-		l.forgetMarks()
+		for len(l.marks) >= markMost || !l.remembers(markBytes) {
+			if len(l.marks) == 0 {
+				break // the one goes beyond
+			}
+			l.forgetMarks()
+		}
 		if l.marks == nil {
 			l.marks = map[string]*mark{}
 		}
@@ -74,12 +76,9 @@ func (l *lane) markOf(from *Origin) *mark {
 	return m
 }
 
-// forgetMarks makes room for a mark: peers that have not been heard of for a
-// month go first, then those whose last message is longest ago.
+// forgetMarks makes room for marks: peers that have not been heard of for a
+// month go first, then those whose last message is longest ago, a tenth of all.
 func (l *lane) forgetMarks() {
-	if len(l.marks) < markMost {
-		return
-	}
 	type last struct {
 		peer string
 		used int64
@@ -90,12 +89,14 @@ func (l *lane) forgetMarks() {
 	}
 	slices.SortFunc(all, func(a, b last) int { return int(a.used - b.used) })
 	old := time.Now().Add(-markWindow).Unix()
-	for i, a := range all {
-		if a.used > old && i > markMost/10 {
+	gone := 0
+	for ; gone < len(all); gone++ {
+		if all[gone].used > old && gone > len(all)/10 {
 			break
 		}
-		delete(l.marks, a.peer)
+		delete(l.marks, all[gone].peer)
 	}
+	l.forgot(gone * markBytes)
 }
 
 // took notes that count frames were taken, the last as number l.num-1.
@@ -115,17 +116,11 @@ func (l *lane) took(x *Extra, count int) {
 		}
 	}
 	if x.ID != (ID{}) {
-		l.ids.add(x.ID, time.Now().Unix())
+		l.addID(x.ID, time.Now().Unix())
 		if d := l.disk; d != nil && d.durable {
 			d.newIDs = append(d.newIDs, newID{x.ID, l.num - 1})
 		}
 	}
-}
-
-// newID is an id whose record is not on disk yet.
-type newID struct {
-	id  ID
-	num uint64
 }
 
 // sure notes that the records up to safe are on disk. q.mu is held.
@@ -152,70 +147,8 @@ func (l *lane) lostMarks() {
 		u.m.high, u.m.index = u.m.sure, 0
 	}
 	d.unsure = nil
-	l.ids.remove(d.newIDs)
+	l.forgot(l.ids.remove(d.newIDs) * idBytes)
 	d.newIDs = nil
-}
-
-// window remembers ids for a while.
-type window struct {
-	when  map[ID]int64
-	order []ID // from gone on, oldest first
-	gone  int
-}
-
-func (w *window) has(id ID) bool {
-	at, ok := w.when[id]
-	return ok && time.Since(time.Unix(at, 0)) < idWindow
-}
-
-func (w *window) add(id ID, at int64) {
-	if w.when == nil {
-		w.when = map[ID]int64{}
-	}
-	if _, known := w.when[id]; !known {
-		w.order = append(w.order, id)
-	}
-	w.when[id] = at
-	w.expire(time.Now())
-}
-
-// remove forgets ids.
-func (w *window) remove(ids []newID) {
-	if len(ids) == 0 {
-		return
-	}
-	lost := make(map[ID]bool, len(ids))
-	for _, n := range ids {
-		lost[n.id] = true
-		delete(w.when, n.id)
-	}
-	w.order = slices.DeleteFunc(w.order[w.gone:], func(id ID) bool { return lost[id] })
-	w.gone = 0
-}
-
-func (w *window) expire(now time.Time) {
-	old := now.Add(-idWindow).Unix()
-	for ; w.gone < len(w.order); w.gone++ {
-		id := w.order[w.gone]
-		if len(w.when) <= idMost && w.when[id] > old {
-			break
-		}
-		delete(w.when, id)
-	}
-	if w.gone > len(w.order)/2 {
-		w.order = append(w.order[:0], w.order[w.gone:]...)
-		w.gone = 0
-	}
-}
-
-// lasts returns for how long there are ids to remember, 0 if there are none.
-func (w *window) lasts(now time.Time) time.Duration {
-	if w.expire(now); len(w.when) == 0 {
-		return 0
-	}
-	last := time.Unix(w.when[w.order[len(w.order)-1]], 0)
-	// No longer than the window, should the clock have been put back.
-	return min(max(last.Add(idWindow).Sub(now), 0), idWindow) + time.Second
 }
 
 // meta is what is kept on disk of a message, beside its frame.
@@ -356,7 +289,7 @@ func (l *lane) remember(m *meta, when int64) (twice bool) {
 		}
 	}
 	if m.id != (ID{}) {
-		l.ids.add(m.id, when)
+		l.addID(m.id, when)
 	}
 	return twice
 }
@@ -381,7 +314,7 @@ func (l *lane) state(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, m.index)
 		dst = binary.AppendUvarint(dst, uint64(m.used))
 	}
-	l.ids.expire(time.Now())
+	l.expireIDs(time.Now())
 	ids := l.ids.order[l.ids.gone:]
 	dst = binary.AppendUvarint(dst, uint64(len(ids)))
 	for _, id := range ids {
@@ -424,7 +357,7 @@ func (l *lane) readState(b []byte) {
 		var id ID
 		copy(id[:], c.bytes(uint64(len(id))))
 		if when := int64(c.uvarint()); !c.bad {
-			l.ids.add(id, when)
+			l.addID(id, when)
 		}
 	}
 }

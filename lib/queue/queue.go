@@ -58,6 +58,7 @@ type Stats struct {
 
 	Duplicates uint64 // put again, and not taken again
 	Expired    uint64 // not given out: their time was over
+	Forgotten  uint64 // ids, before their time, for want of memory
 }
 
 // Extra is what is known of the frames of a put.
