@@ -380,14 +380,9 @@ func (c *Connector) mayReceive(topics []string) error {
 		": not in recv_message_types of this client, so nothing was changed: add it there and restart the client")
 }
 
-// listed is a list as the original replies with it.
-func listed(list []string) any {
-	all := []any{}
-	for _, s := range list {
-		all = append(all, s)
-	}
-	return all
-}
+// listed is a list as the original replies with it: {} when it is empty, but []
+// in JSON.
+func listed(list []string) []string { return append([]string{}, list...) }
 
 // publicationKeys are the keys that a publication may have on its way to a
 // broker: any other makes one of the original lose it.

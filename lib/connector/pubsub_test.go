@@ -199,6 +199,14 @@ func TestSubscriptionsChangeWhileRunning(t *testing.T) {
 	}
 	call("set_subscribe_message_types", `{"message_types": []}`, "[]")
 	s.subscribed(t, "b", 0)
+	for _, n := range []*node{s, c} {
+		if got := command(t, n, "show_subscribe_message_types", nil); got != "{}" {
+			t.Errorf("no types on the commander socket: got %s, want what the original says", got)
+		}
+		if got, err := ask(t, n, "show_subscribe_message_types", nil); err != nil || got != "[]" {
+			t.Errorf("no types as JSON: got %s, %v", got, err)
+		}
+	}
 	if _, err := c.commands.Call(within(t), "set_subscribe_message_types", []byte(`{"message_types": ["_ack"]}`)); err == nil {
 		t.Error("a reserved type: no error")
 	}

@@ -30,6 +30,7 @@ func testCommands(t *testing.T, py python) {
 				t.Run(h.role(), func(t *testing.T) {
 					d := newDriver(t, h)
 					testShow(t, d)
+					testMethods(t, py, d)
 					if h.kind == ours {
 						testMissing(t, d)
 					}
@@ -75,6 +76,89 @@ func testShow(t *testing.T, d *driver) {
 		got, err := d.call(c.method, c.args...)
 		if err != nil || got != c.want {
 			t.Errorf("%s%q replied %q, %v, want %q", c.method, c.args, got, err, c.want)
+		}
+	}
+}
+
+// testMethods tries every method of the original's remote tool, and notices one
+// that it does not know. Those with no calls here have them in other tests.
+func testMethods(t *testing.T, py python, d *driver) {
+	const done = `{"status": true, "msg": ""}`
+	server, none := d.host.server, []any{nil, "nobody-7"} // client_ip and client_id
+	type call struct {
+		args []any
+		want string // "" for nothing: the tool does not even ask
+	}
+	onServer := func(want string) string {
+		if !server {
+			return ""
+		}
+		return want
+	}
+	onClient := func(want string) string {
+		if server {
+			return "{}"
+		}
+		return want
+	}
+	methods := []struct {
+		name  string
+		calls []call
+	}{
+		{"ignore_peer_traffic_enable", []call{{nil, "True"}}},
+		{"ignore_peer_traffic_enable_unique", []call{{[]any{"pump7"}, "['pump7']"}}},
+		{"ignore_peer_traffic_show", []call{{nil, "['pump7']"}}},
+		{"ignore_peer_traffic_disable", []call{{nil, "False"}}},
+		{"set_subscribe_message_types", []call{{nil, "{}"}, {[]any{"b", "other"}, onClient("['b']")}}},
+		{"show_subscribe_message_types", []call{{nil, onClient("['b']")}}},
+		{"delete_previous_persistence_remains", []call{{nil, "{}"}}},
+		{"disconnect_client", []call{{[]any{"nobody"}, onServer("Non existing client nobody")}}},
+		{"add_blacklist_client", []call{{none, onServer("True")}, {[]any{"192.0.2.1"}, onServer("True")}, {[]any{"192.0.2.0/24"}, onServer("True")}}},
+		{"remove_blacklist_client", []call{{none, onServer("True")}, {[]any{"192.0.2.1"}, onServer("True")}, {[]any{"192.0.2.0/24"}, onServer("True")}}},
+		{"add_whitelist_client", []call{{[]any{"127.0.0.0/8"}, onServer("True")}}},
+		{"remove_whitelist_client", []call{{[]any{"127.0.0.0/8"}, onServer("True")}}},
+		{"delete_client_certificate", nil}, // testIdentity
+		{"delete_client_token", nil},
+		{"reload_tokens", nil}, // testMissing
+		{"peek_queues", nil},   // testShow
+		{"show_connected_peers", nil},
+		{"set_log_level", nil},
+		{"show_attribute", nil},
+		{"show_log_level", nil},
+		{"restart_connector", nil}, // testStop
+		{"start_connector", nil},
+		{"stop_connector", nil},
+	}
+	known := map[string]bool{}
+	for _, m := range methods {
+		known[m.name] = true
+		for _, c := range m.calls {
+			got, err := d.call(m.name, c.args...)
+			if c.want == "" { // the tool returns no text
+				if err == nil {
+					t.Errorf("%s%q replied %q, want that it is not even asked", m.name, c.args, got)
+				}
+			} else if err != nil || got != c.want {
+				t.Errorf("%s%q replied %q, %v, want %q", m.name, c.args, got, err, c.want)
+			}
+		}
+	}
+	if server {
+		if got, err := d.call("delete_client_certificate", "nobody"); err != nil || got != "True" {
+			t.Errorf("delete_client_certificate replied %q, %v, want True", got, err)
+		}
+		if got, err := d.call("delete_client_token", "nobody"); err != nil || got != done {
+			t.Errorf("delete_client_token replied %q, %v, want %s", got, err, done)
+		}
+	}
+	const list = `import inspect, aioconnectors; print(*[n for n, _ in inspect.getmembers(aioconnectors.ConnectorRemoteTool, inspect.isfunction)])`
+	out, err := exec.Command(py.exe, "-c", list).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range strings.Fields(string(out)) {
+		if !known[method] && method != "__init__" && method != "send_command" {
+			t.Errorf("the test does not try %s", method)
 		}
 	}
 }
