@@ -179,16 +179,23 @@ func parse(set *cli.Set, args []string) (words []string, status int, done bool) 
 	}
 }
 
-// usage is the text of -h: the flags, then the commands.
-func usage(flags string) string {
+// usage is the text of -h: the flags, then the commands, for a terminal of so
+// many columns, 0 for as many as it needs.
+func usage(flags string, columns int) string {
 	var b strings.Builder
 	b.WriteString(flags + "commands:\n")
+	indent := 30
+	if columns > 0 && columns < 2*indent {
+		indent = 6
+	}
 	for _, v := range control.Verbs() {
 		words := strings.TrimRight(v.Word+" "+v.Args, " ")
-		if len(words) > 26 {
-			fmt.Fprintf(&b, "  %s\n  %-26s  %s\n", words, "", v.Help)
+		help := strings.Join(wrap(v.Help, columns-indent), "\n"+strings.Repeat(" ", indent))
+		if len(words) > indent-4 {
+			words = strings.Join(wrap(words, columns-2), "\n"+strings.Repeat(" ", 4))
+			fmt.Fprintf(&b, "  %s\n%*s%s\n", words, indent, "", help)
 		} else {
-			fmt.Fprintf(&b, "  %-26s  %s\n", words, v.Help)
+			fmt.Fprintf(&b, "  %-*s%s\n", indent-2, words, help)
 		}
 	}
 	return b.String()
@@ -207,7 +214,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if done {
 		text := own.String()
 		if strings.HasPrefix(text, "usage:") {
-			text = usage(text)
+			text = usage(text, 0)
 		}
 		if _, err := io.WriteString(p.stdout, text); err != nil {
 			return p.report(ctx, err)

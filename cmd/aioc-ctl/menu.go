@@ -94,7 +94,7 @@ func (p *program) interactive(ctx context.Context) error {
 		case "q", "quit", "exit":
 			return nil
 		case "help", "?", "h":
-			if err := p.write([]byte(m.text() + usage(""))); err != nil {
+			if err := p.write([]byte(m.text() + usage("", m.width()))); err != nil {
 				return err
 			}
 			continue

@@ -4,26 +4,147 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
 
 	"aioc/lib/cli"
 )
 
 // table is a text in columns for people.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	title []string // the words above the columns, nil without
+	rows  [][]string
+}
 
-func (t *table) head(words ...string) { t.row(words...) }
+func (t *table) head(words ...string) { t.title = words }
 
 // row adds a line. What came from others cannot break it.
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = cli.Escape(c)
 	}
-	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+	t.rows = append(t.rows, cells)
+}
+
+// Room that the layout wants.
+const (
+	gap       = 2  // between columns
+	leastLast = 16 // of a last column whose words are wrapped
+)
+
+// text lays the table out for a number of columns, 0 for as many as it needs.
+// Where there is too little room the last column is wrapped between words. If
+// that is not enough, each row becomes some lines, with the words of the title
+// in front of the cells.
+func (t *table) text(columns int) string {
+	all := t.rows
+	if t.title != nil {
+		all = append([][]string{t.title}, all...)
+	}
+	// What a column takes is what has another one behind it, or is in the last.
+	var widths []int
+	for _, row := range all {
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			if i < len(row)-1 {
+				widths[i] = max(widths[i], utf8.RuneCountInString(c))
+			}
+		}
+	}
+	before := 0 // the last column
+	for _, n := range widths[:max(len(widths)-1, 0)] {
+		before += n + gap
+	}
+	var b strings.Builder
+	widest := 0
+	for _, row := range all {
+		n := 0
+		for i, c := range row {
+			if n += utf8.RuneCountInString(c); i < len(row)-1 {
+				n += widths[i] - utf8.RuneCountInString(c) + gap
+			}
+		}
+		widest = max(widest, n)
+	}
+	if columns > 0 && widest > columns && columns-before < leastLast && len(widths) > 1 {
+		t.records(&b, columns)
+		return b.String()
+	}
+	for _, row := range all {
+		line, indent := "", 0
+		for i, c := range row[:max(len(row)-1, 0)] {
+			line += c + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c)+gap)
+			indent += widths[i] + gap
+		}
+		if len(row) > 0 {
+			line += strings.Join(wrap(row[len(row)-1], columns-indent), "\n"+strings.Repeat(" ", indent))
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String()
+}
+
+// records lays the table out with a line or more for each cell.
+func (t *table) records(b *strings.Builder, columns int) {
+	label := 0
+	for _, word := range t.title {
+		label = max(label, utf8.RuneCountInString(word)+gap)
+	}
+	if label > columns/2 {
+		label = gap
+	}
+	for k, row := range t.rows {
+		if k > 0 && t.title != nil && len(row) > 1 {
+			b.WriteString("\n")
+		}
+		for i, c := range row {
+			word, indent := "", label
+			switch {
+			case t.title == nil && i > 0:
+				indent = gap
+			case t.title == nil || len(row) == 1:
+				indent = 0
+			case i < len(t.title):
+				word = t.title[i]
+			}
+			if c == "" {
+				continue
+			}
+			if n := utf8.RuneCountInString(word); n > 0 {
+				word += strings.Repeat(" ", max(indent-n, gap))
+			} else {
+				word = strings.Repeat(" ", indent)
+			}
+			b.WriteString(word + strings.Join(wrap(c, columns-indent), "\n"+strings.Repeat(" ", indent)) + "\n")
+		}
+	}
+}
+
+// wrap breaks a text between words into lines of at most so many characters; what
+// has no space stays whole. With 0 or less it is one line.
+func wrap(text string, columns int) (lines []string) {
+	if columns <= 0 || utf8.RuneCountInString(text) <= columns {
+		return []string{text}
+	}
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
 }
 
 // emit prints a value: as a table on a terminal, else as one line of JSON. With
@@ -38,26 +159,26 @@ func (p *program) emit(v any, fill func(*table)) error {
 		}
 		return p.write(b.Bytes())
 	}
-	var b bytes.Buffer
-	t := &table{tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)}
+	t := &table{}
 	if fill != nil {
 		fill(t)
 	} else {
 		t.value("", v)
 	}
-	if err := t.w.Flush(); err != nil {
-		return err
-	}
-	return p.write(trimLines(b.Bytes()))
+	return p.write([]byte(t.text(columnsOf(p.stdout))))
 }
 
-// trimLines removes the spaces that pad the last column.
-func trimLines(text []byte) []byte {
-	var out []byte
-	for line := range bytes.Lines(text) {
-		out = append(append(out, bytes.TrimRight(line, " \n")...), '\n')
+// columnsOf is how wide a stream is if it is a terminal, else 0.
+func columnsOf(stream any) int {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return 0
 	}
-	return out
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns <= 0 {
+		return 0
+	}
+	return columns
 }
 
 // value lays out what JSON holds, keys in order.
