@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"aioc/lib/api"
@@ -162,9 +164,15 @@ func (m *menu) line(ctx context.Context, prompt string) (string, error) {
 		return "", fmt.Errorf("terminal: %w", err)
 	}
 	defer term.Restore(int(m.in.Fd()), state)
-	if width, height, err := term.GetSize(int(m.in.Fd())); err == nil {
-		_ = m.screen.SetSize(width, height) // only a width of nothing is an error
+	resize := func() {
+		if width, height, err := term.GetSize(int(m.in.Fd())); err == nil {
+			_ = m.screen.SetSize(width, height) // only a width of nothing is an error
+		}
 	}
+	resize()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, unix.SIGWINCH)
+	defer signal.Stop(resized)
 	m.screen.SetPrompt(prompt)
 	type read struct {
 		line string
@@ -176,14 +184,18 @@ func (m *menu) line(ctx context.Context, prompt string) (string, error) {
 		line, err := m.screen.ReadLine()
 		got <- read{line, err}
 	}()
-	select {
-	case r := <-got:
-		if errors.Is(r.err, term.ErrPasteIndicator) {
-			r.err = nil
+	for {
+		select {
+		case <-resized:
+			resize()
+		case r := <-got:
+			if errors.Is(r.err, term.ErrPasteIndicator) {
+				r.err = nil
+			}
+			return strings.TrimSpace(r.line), r.err
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
 		}
-		return strings.TrimSpace(r.line), r.err
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
 	}
 }
 

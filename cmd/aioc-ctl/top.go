@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,8 +266,20 @@ func pause(ctx context.Context, s *screen, lines func(width, height int) []strin
 		if left <= 0 {
 			return false, nil
 		}
-		if s.quits(min(left, 100*time.Millisecond)) {
+		quit, suspend := s.keys(min(left, 100*time.Millisecond))
+		if quit {
 			return true, nil
+		}
+		select {
+		case <-s.suspended:
+			suspend = true
+		default:
+		}
+		if suspend {
+			if err := s.suspend(); err != nil {
+				return true, err
+			}
+			s.width = 0 // drawn anew
 		}
 		if s.resized() {
 			if err := s.draw(lines); err != nil {
@@ -282,28 +295,58 @@ type screen struct {
 	in            int // descriptor of the keyboard, -1 without
 	before        *term.State
 	width, height int
+	suspended     chan os.Signal // SIGTSTP, which would leave the screen as it is
 }
 
 // openScreen changes to the other screen of the terminal, if it has one.
 func openScreen(stdin any, out *os.File) (*screen, error) {
-	s := &screen{out: out, in: -1}
+	s := &screen{out: out, in: -1, suspended: make(chan os.Signal, 1)}
 	if f, ok := stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		state, err := term.MakeRaw(int(f.Fd()))
-		if err != nil {
-			return nil, fmt.Errorf("terminal: %w", err)
-		}
-		s.in, s.before = int(f.Fd()), state
+		s.in = int(f.Fd())
 	}
-	s.resized()
-	_, err := out.WriteString("\x1b[?1049h\x1b[?25l")
+	err := s.open()
+	if err == nil {
+		signal.Notify(s.suspended, unix.SIGTSTP)
+	}
 	return s, err
 }
 
-func (s *screen) close() {
+// open takes the terminal.
+func (s *screen) open() error {
+	if s.in >= 0 {
+		state, err := term.MakeRaw(s.in)
+		if err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		s.before = state
+	}
+	s.resized()
+	_, err := s.out.WriteString("\x1b[?1049h\x1b[?25l")
+	return err
+}
+
+// leave gives the terminal back as it was.
+func (s *screen) leave() {
 	s.out.WriteString("\x1b[?25h\x1b[?1049l")
 	if s.before != nil {
 		_ = term.Restore(s.in, s.before) // nobody is left to be told
+		s.before = nil
 	}
+}
+
+// close is leave for good.
+func (s *screen) close() {
+	signal.Stop(s.suspended)
+	s.leave()
+}
+
+// suspend stops the process, as Control-Z does, until the shell lets it go on.
+func (s *screen) suspend() error {
+	s.leave()
+	if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
+		return fmt.Errorf("suspend: %w", err)
+	}
+	return s.open()
 }
 
 // resized asks for the size and reports whether it has changed.
@@ -336,21 +379,23 @@ func (s *screen) draw(lines func(width, height int) []string) error {
 	return nil
 }
 
-// quits waits for a key and reports whether it is one that quits.
-func (s *screen) quits(d time.Duration) bool {
+// keys waits for a key and reports whether it is one that quits, or suspends.
+func (s *screen) keys(d time.Duration) (quit, suspend bool) {
 	if s.in < 0 {
 		time.Sleep(d)
-		return false
+		return false, false
 	}
 	fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, int(d.Milliseconds()))
 	if err != nil || n == 0 {
-		return false
+		return false, false
 	}
 	var key [16]byte
 	k, err := unix.Read(s.in, key[:])
 	if err != nil {
-		return !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN)
+		return !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN), false
 	}
-	return k == 0 || slices.ContainsFunc(key[:k], func(b byte) bool { return b == 'q' || b == 'Q' || b == 3 || b == 4 })
+	const interrupt, end, stop = 3, 4, 26 // with Control: C, D, Z
+	has := func(b byte) bool { return slices.Contains(key[:k], b) }
+	return k == 0 || has('q') || has('Q') || has(interrupt) || has(end), has(stop)
 }
