@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/api"
 	"aioc/lib/config"
@@ -202,6 +203,36 @@ func TestSecretsAreNotShown(t *testing.T) {
 			t.Errorf("%s: got %s, %v", name, got, err)
 		}
 	}
+}
+
+func TestStatisticsHaveEachTypeOfAPeer(t *testing.T) {
+	s := server(t, types("a", "b"), func(cfg *config.Config) { cfg.PersistSend.All = true })
+	start := time.Now().Add(-time.Second).UnixMilli()
+	s.send(t, "a", "pump7", "1", "2")
+	s.send(t, "b", "pump7", "3")
+	got := stats(t, s)
+	if len(got.Peers) != 1 || len(got.Peers[0].Lanes) != 2 || got.LanesLeft != 0 {
+		t.Fatalf("got %+v", got.Peers)
+	}
+	for i, want := range []control.LaneStats{{Type: "a", Waiting: 2}, {Type: "b", Waiting: 1}} {
+		l := got.Peers[0].Lanes[i]
+		if l.Type != want.Type || l.Waiting != want.Waiting || l.Disk == 0 || l.Oldest < start || l.Oldest > time.Now().UnixMilli() {
+			t.Errorf("got %+v, want %+v", l, want)
+		}
+	}
+	text, err := ask(t, s, "metrics", nil)
+	if err != nil || !strings.Contains(text, `peer=\"pump7\",type=\"a\"} 2`) {
+		t.Errorf("metrics: %v, %s", err, text)
+	}
+	// In memory.
+	m := server(t)
+	c := m.client(t, "c1")
+	m.connected(t, "c1")
+	c.send(t, "any", "", "1", "2")
+	eventually(t, "two wait for a program, for some time", func() bool {
+		q := stats(t, m).Types[0].Queue
+		return q.Waiting == 2 && q.Oldest >= start && q.Oldest <= time.Now().UnixMilli()
+	})
 }
 
 func TestStatisticsOfTheDisk(t *testing.T) {

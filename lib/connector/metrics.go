@@ -29,6 +29,10 @@ import (
 // that programs read in no time.
 const maxListed = 10_000
 
+// maxLanes bounds the message types of all peers in the statistics: a subscriber
+// has a say in their names.
+const maxLanes = 10_000
+
 // soon is how long before its end a certificate is a problem.
 const soon = 14 * 24 * time.Hour
 
@@ -88,6 +92,7 @@ func (c *Connector) stats() *control.Stats {
 	c.mu.Unlock()
 	slices.SortFunc(boxes, func(a, b *outbox) int { return strings.Compare(a.name, b.name) })
 	s.Peers = []control.PeerStats{}
+	room := maxLanes
 	for _, b := range boxes {
 		q, logs := b.q.StatsAndLogs()
 		disk.add(logs)
@@ -97,6 +102,10 @@ func (c *Connector) stats() *control.Stats {
 			continue
 		}
 		p := control.PeerStats{Name: b.name, Queue: queueStats(q, logs)}
+		lanes := laneStats(b.q, &p.Queue)
+		p.Lanes = lanes[:min(len(lanes), room)]
+		room -= len(p.Lanes)
+		s.LanesLeft += len(lanes) - len(p.Lanes)
 		if l := b.there(); l != nil {
 			p.Connected, p.Addr, p.TLS = true, l.addr, l.tls
 			p.Since, p.Native = now.Sub(l.since).Seconds(), l.l.Acks()
@@ -108,8 +117,9 @@ func (c *Connector) stats() *control.Stats {
 		stats, logs := q.StatsAndLogs()
 		disk.add(logs)
 		s.Received += stats.Put
-		// One taker watches for receivers of the original.
-		s.Types = append(s.Types, control.TypeStats{Type: typ, Receivers: q.Takers(), Queue: queueStats(stats, logs)})
+		t := control.TypeStats{Type: typ, Receivers: q.Takers(), Queue: queueStats(stats, logs)}
+		laneStats(q, &t.Queue)
+		s.Types = append(s.Types, t)
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
 	if s.Disk = disk.stats(); s.Disk != nil {
@@ -128,6 +138,22 @@ func queueStats(q queue.Stats, logs []spool.Stats) control.QueueStats {
 		}
 	}
 	return s
+}
+
+// laneStats returns the lanes of a queue, and adds the oldest of them to what is
+// known of the whole.
+func laneStats(q *queue.Queue, whole *control.QueueStats) (all []control.LaneStats) {
+	for _, l := range q.Lanes() {
+		one := control.LaneStats{Type: l.Type, Waiting: l.Waiting, Bytes: l.Bytes, Disk: l.DiskBytes}
+		if !l.Oldest.IsZero() {
+			one.Oldest = l.Oldest.UnixMilli()
+			if whole.Oldest == 0 || one.Oldest < whole.Oldest {
+				whole.Oldest = one.Oldest
+			}
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // disk sums up the logs of all queues. The zero value is that of none.

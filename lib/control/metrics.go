@@ -46,6 +46,8 @@ func (s *Stats) Metrics(now time.Time) string {
 		peers[i] = queueOf{p.Name, p.Queue}
 	}
 	m.queues("aioc_peer_queue", "peer", "for the peer", peers)
+	m.lanes(s.Peers)
+	m.one("aioc_lanes_left", "gauge", "Types with messages for a peer that are not listed, since there are too many.", float64(s.LanesLeft))
 	types := make([]queueOf, len(s.Types))
 	for i, t := range s.Types {
 		types[i] = queueOf{t.Type, t.Queue}
@@ -164,12 +166,34 @@ func (m *exposition) queues(prefix, label, what string, list []queueOf) {
 		{"_duplicates_total", "counter", "Messages " + what + " that came again, and were not taken again.", func(q QueueStats) float64 { return float64(q.Duplicates) }},
 		{"_ids_forgotten_total", "counter", "Ids of messages " + what + " that were not remembered for the whole time.", func(q QueueStats) float64 { return float64(q.Forgotten) }},
 		{"_expired_total", "counter", "Messages " + what + " whose time was over.", func(q QueueStats) float64 { return float64(q.Expired) }},
-		{"_oldest_time_seconds", "gauge", "When the oldest on disk was put, Unix time, 0 when there is none.", func(q QueueStats) float64 { return float64(q.Oldest) / 1000 }},
+		{"_oldest_time_seconds", "gauge", "When the oldest " + what + " was put, or not long before, Unix time, 0 when there is none.", func(q QueueStats) float64 { return float64(q.Oldest) / 1000 }},
 		{"_returned_total", "counter", "Messages " + what + " that came back, to be passed on again.", func(q QueueStats) float64 { return float64(q.Returned) }},
 	} {
 		m.family(prefix+f.name, f.kind, f.help)
 		for _, q := range list {
 			m.sample(prefix+f.name, f.value(q.QueueStats), label, q.name)
+		}
+	}
+}
+
+// lanes adds the families about each message type that waits for each peer. Those
+// with nothing are left out: there may be as many as peers times types.
+func (m *exposition) lanes(peers []PeerStats) {
+	for _, f := range []struct {
+		name, help string
+		value      func(LaneStats) float64
+	}{
+		{"_messages", "Messages of the type that wait for the peer.", func(l LaneStats) float64 { return float64(l.Waiting) }},
+		{"_bytes", "Memory of messages of the type for the peer.", func(l LaneStats) float64 { return float64(l.Bytes) }},
+		{"_disk_bytes", "Bytes on disk of messages of the type for the peer.", func(l LaneStats) float64 { return float64(l.Disk) }},
+		{"_oldest_time_seconds", "When the oldest of the type for the peer was put, or not long before, Unix time, 0 when it is not known.",
+			func(l LaneStats) float64 { return float64(l.Oldest) / 1000 }},
+	} {
+		m.family("aioc_lane"+f.name, "gauge", f.help)
+		for _, p := range peers {
+			for _, l := range p.Lanes {
+				m.sample("aioc_lane"+f.name, f.value(l), "peer", p.Name, "type", l.Type)
+			}
 		}
 	}
 }

@@ -14,7 +14,7 @@ func sampleStats() *Stats {
 	q := QueueStats{Waiting: 3, InHand: 2, Bytes: 500, Put: 1 << 60, PutBytes: 12345, Done: 7, Returned: 1}
 	return &Stats{
 		Name: "('::1', 10673)", Server: true, TLS: "certs", Version: "1.0", Started: time.Unix(1700000000, 5e8), Running: true,
-		Peers: []PeerStats{{Name: "pump7", Connected: true, Since: 1.5, Queue: q}, {Name: "a\"b\\c\nd\xff", Queue: q}},
+		Peers: []PeerStats{{Name: "pump7", Connected: true, Since: 1.5, Queue: q, Lanes: []LaneStats{{"reading", 3, 500, 77, 1700000001500}, {"b\"\n", 1, 0, 0, 0}}}, {Name: "a\"b\\c\nd\xff", Queue: q}},
 		Types: []TypeStats{{Type: "reading", Receivers: 1, Queue: q}}, Sent: 5,
 		Dropped: map[string]uint64{"queue reading full": 3, "send: type": 1}, Events: map[string]uint64{"link up": 9},
 		MemoryUsed: 9, MemoryLimit: 1 << 30,
@@ -97,6 +97,9 @@ func TestMetricsKeepTheRulesOfTheFormat(t *testing.T) {
 		`aioc_peers_known{name="('::1', 10673)"}`:                                           2,
 		`aioc_peer_queue_messages{name="('::1', 10673)",peer="pump7"}`:                      3,
 		"aioc_peer_queue_put_total{name=\"('::1', 10673)\",peer=\"a\\\"b\\\\c\\nd\uFFFD\"}": 1 << 60,
+		`aioc_lane_messages{name="('::1', 10673)",peer="pump7",type="reading"}`:             3,
+		`aioc_lane_oldest_time_seconds{name="('::1', 10673)",peer="pump7",type="reading"}`:  1700000001.5,
+		`aioc_lane_messages{name="('::1', 10673)",peer="pump7",type="b\"\n"}`:               1,
 		`aioc_type_queue_in_hand_messages{name="('::1', 10673)",type="reading"}`:            2,
 		`aioc_dropped_total{name="('::1', 10673)",reason="queue reading full"}`:             3,
 		`aioc_disk_sync_seconds_bucket{name="('::1', 10673)",le="0.01"}`:                    3,

@@ -22,6 +22,7 @@ type Stats struct {
 
 	Peers     []PeerStats `json:"peers"`                // sorted by name
 	PeersLeft int         `json:"peers_left,omitempty"` // known, but not in the list
+	LanesLeft int         `json:"lanes_left,omitempty"` // have messages, but are not in the list
 	Types     []TypeStats `json:"types"`                // those received here, sorted
 	Sent      uint64      `json:"sent"`                 // messages that peers have taken, those of Peers and of others
 	Received  uint64      `json:"received"`             // messages from peers, put into the queues of Types
@@ -43,13 +44,23 @@ type Stats struct {
 
 // PeerStats is what is known of one peer.
 type PeerStats struct {
-	Name      string     `json:"name"`
-	Connected bool       `json:"connected"`
-	Addr      string     `json:"address,omitempty"`
-	Since     float64    `json:"since_seconds"` // how long it is connected
-	TLS       string     `json:"tls,omitempty"` // version of TLS
-	Native    bool       `json:"native"`        // of this toolkit
-	Queue     QueueStats `json:"queue"`         // what goes to it
+	Name      string      `json:"name"`
+	Connected bool        `json:"connected"`
+	Addr      string      `json:"address,omitempty"`
+	Since     float64     `json:"since_seconds"`   // how long it is connected
+	TLS       string      `json:"tls,omitempty"`   // version of TLS
+	Native    bool        `json:"native"`          // of this toolkit
+	Queue     QueueStats  `json:"queue"`           // what goes to it
+	Lanes     []LaneStats `json:"lanes,omitempty"` // the same by type, those with messages
+}
+
+// LaneStats is what waits of one message type for one peer.
+type LaneStats struct {
+	Type    string `json:"type"`
+	Waiting int    `json:"waiting"`
+	Bytes   int    `json:"bytes"`              // in memory, with what is passed on and not acknowledged
+	Disk    int64  `json:"disk"`               // bytes on disk
+	Oldest  int64  `json:"oldest_unix_millis"` // when the oldest was put, or not long before; 0 when unknown
 }
 
 // TypeStats is what is known of one message type that is received here.
@@ -69,7 +80,7 @@ type QueueStats struct {
 	Done     uint64 `json:"done"`               // acknowledged
 	Returned uint64 `json:"returned"`           // given back by a taker
 	Disk     int64  `json:"disk"`               // bytes on disk
-	Oldest   int64  `json:"oldest_unix_millis"` // when the oldest on disk was put; 0 when unknown
+	Oldest   int64  `json:"oldest_unix_millis"` // when the oldest was put, or not long before; 0 when unknown
 
 	Duplicates uint64 `json:"duplicates"` // that came again, and were not taken again
 	Expired    uint64 `json:"expired"`    // whose time was over

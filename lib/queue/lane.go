@@ -93,6 +93,7 @@ type lane struct {
 	need  int  // the most bytes that one in room waits for
 	asked bool // the budget will call announceRoom
 
+	ages  ages             // of what is in memory alone
 	num   uint64           // of the next message
 	epoch Epoch            // with num, tells this lane's messages from all others
 	marks map[string]*mark // by peer: what was taken from it

@@ -473,6 +473,7 @@ func (m *model) compare(calls []int) {
 		m.t.Fatalf("Stats = %d waiting, %d in hand, %d bytes; want %d, %d, %d",
 			s.Waiting, s.InHand, s.Bytes, len(m.wait), m.inHand(), total)
 	}
+	agree(m.t, m.q)
 	empty := m.closed || len(m.wait)+m.inHand() == 0
 	for _, n := range m.empties {
 		if *n > 1 || (*n == 1) != empty {

@@ -231,8 +231,10 @@ func (l *lane) putMemory(frames []byte, x *Extra) (taken int, err error) {
 		d.loose = l.num
 	}
 	e := slot{to: &l.wait, seq: q.seq, num: l.num, flags: x.flags(), note: x.Note, page: x.page()}
+	alone := l.bytes == 0
 	if taken, err = l.put(frames, &e); taken > 0 {
 		count := int(e.num - l.num)
+		l.ages.put(l, l.num, alone)
 		q.seq, l.num = e.seq, e.num
 		q.count(frames[:taken], count)
 		l.took(x, count)
