@@ -42,7 +42,7 @@ complete -c aioc-ctl -n __fish_use_subcommand -a dead -d 'messages that no handl
 complete -c aioc-ctl -n __fish_use_subcommand -a spool -d 'look at messages on disk, without a connector'
 complete -c aioc-ctl -n __fish_use_subcommand -a start -d 'open what stop has closed'
 complete -c aioc-ctl -n __fish_use_subcommand -a stop -d 'close links and sockets, but go on listening to commands'
-complete -c aioc-ctl -n __fish_use_subcommand -a restart -d 'stop and start, with the same configuration'
+complete -c aioc-ctl -n __fish_use_subcommand -a restart -d 'read the configuration again, stop and start'
 complete -c aioc-ctl -n __fish_use_subcommand -a reload -d 'read configuration, certificates, tokens and lists again'
 complete -c aioc-ctl -n __fish_use_subcommand -a shutdown -d 'end the connector'
 complete -c aioc-ctl -n __fish_use_subcommand -a show -d 'a key of the configuration'

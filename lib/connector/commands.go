@@ -45,20 +45,7 @@ func (c *Connector) addCommands() {
 			c.stop(grace(a.Bool("hard")))
 			return nil, nil
 		}},
-		control.Command{Name: "restart",
-			Run: func(ctx context.Context, a control.Args) (any, error) {
-				pause := a.Number("sleep_between")
-				if pause < 0 || pause > maxBetween.Seconds() {
-					return nil, fmt.Errorf("%w: restart: sleep_between must be 0 to %.0f seconds", control.ErrArgument, maxBetween.Seconds())
-				}
-				c.stop(grace(a.Bool("hard")))
-				select {
-				case <-time.After(time.Duration(pause * float64(time.Second))):
-				case <-ctx.Done():
-					return nil, ctx.Err()
-				}
-				return nil, c.start(ctx)
-			}},
+		control.Command{Name: "restart", Run: c.restart},
 		control.Command{Name: "show_connected_peers", Run: func(_ context.Context, a control.Args) (any, error) { return c.connectedPeers(a.Bool("dump_result")) }},
 		control.Command{Name: "peek_queues", Run: func(_ context.Context, a control.Args) (any, error) { return c.peekQueues(a.Bool("dump_result")) }},
 		control.Command{Name: "show_log_level", Run: func(context.Context, control.Args) (any, error) {
@@ -75,6 +62,32 @@ func (c *Connector) addCommands() {
 		}},
 		control.Command{Name: "show_attribute", Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
 	)
+}
+
+// restart stops and starts. On the own socket the configuration is read again
+// before, as an operator expects: with a mistake in it nothing is done, and the
+// reply has the keys that need a new process.
+// Differs: the original does not read it (aioconnectors core.py). So do we not on
+// its commander socket.
+func (c *Connector) restart(ctx context.Context, a control.Args) (any, error) {
+	pause := a.Number("sleep_between")
+	if pause < 0 || pause > maxBetween.Seconds() {
+		return nil, fmt.Errorf("%w: restart: sleep_between must be 0 to %.0f seconds", control.ErrArgument, maxBetween.Seconds())
+	}
+	var reply any
+	if ctx.Value(ownSocket{}) != nil && c.reload != nil {
+		var err error
+		if reply, err = c.reloadNow(); err != nil {
+			return nil, fmt.Errorf("not restarted: %w", err)
+		}
+	}
+	c.stop(grace(a.Bool("hard")))
+	select {
+	case <-time.After(time.Duration(pause * float64(time.Second))):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return reply, c.start(ctx)
 }
 
 func grace(hard bool) time.Duration {

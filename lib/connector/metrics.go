@@ -52,15 +52,20 @@ func (c *Connector) addOwnCommands() {
 			if c.reload == nil {
 				return nil, fmt.Errorf("%w: this connector has nothing that reloads it", control.ErrUnknown)
 			}
-			if err := c.reload(); err != nil {
-				return nil, err
-			}
-			if keys := c.unchanged.Load(); keys != nil && len(*keys) > 0 {
-				return &reloaded{*keys, "these keys are used when the process is ended and started again"}, nil
-			}
-			return nil, nil
+			return c.reloadNow()
 		}},
 	)
+}
+
+// reloadNow reads the configuration again and returns what could not be changed.
+func (c *Connector) reloadNow() (any, error) {
+	if err := c.reload(); err != nil {
+		return nil, err
+	}
+	if keys := c.unchanged.Load(); keys != nil && len(*keys) > 0 {
+		return &reloaded{*keys, "these keys are used when the process is ended and started again"}, nil
+	}
+	return nil, nil
 }
 
 // reloaded is the reply to reload when it could not change all.

@@ -9,6 +9,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/control"
 )
 
 func TestStopAndStartKeepTheLocalSockets(t *testing.T) {
@@ -134,6 +135,41 @@ func TestReloadSaysWhatItCannotChange(t *testing.T) {
 	for range 2 { // and each time
 		if got := command(t, s, "reload", nil); !strings.Contains(got, `{"unchanged":["max_message_size"]`) {
 			t.Errorf("got %s, want the key", got)
+		}
+	}
+}
+
+func TestARestartReadsTheConfigurationWhereItIsExpected(t *testing.T) {
+	s := server(t, types("a"))
+	next := *s.cfg
+	var bad error
+	read := 0
+	s.Connector.reload = func() error {
+		if read++; bad != nil {
+			return bad
+		}
+		return s.Reload(&next)
+	}
+	starts := func() uint64 { return s.events.snapshot()["start"] }
+	next.SendTypes = []string{"a", "b"}
+	command(t, s, "restart", nil)
+	if read != 0 || starts() != 2 {
+		t.Errorf("the original's: read %d times, started %d times, want 0 and 2", read, starts())
+	}
+	if got, err := ask(t, s, "restart", nil); err != nil || got != "null" || starts() != 3 || !s.maySend([]byte("b")) {
+		t.Errorf("got %s, %v, started %d times", got, err, starts())
+	}
+	next.MaxMessageSize++
+	if got, err := ask(t, s, "restart", map[string]any{"hard": true}); err != nil || !strings.Contains(got, `"unchanged":["max_message_size"]`) || starts() != 4 {
+		t.Errorf("got %s, %v, want the key that needs a new process", got, err)
+	}
+	bad = errors.New("line 3: no such key")
+	if got, err := ask(t, s, "restart", nil); err == nil || !strings.Contains(err.Error(), "not restarted: line 3") || starts() != 4 || !s.running.Load() {
+		t.Errorf("got %s, %v, started %d times, want that it is refused", got, err, starts())
+	}
+	for _, pause := range []float64{-1, 1e9, 1e300} {
+		if _, err := ask(t, s, "restart", map[string]any{"sleep_between": pause}); !errors.Is(err, control.ErrArgument) {
+			t.Errorf("a pause of %v s: got %v", pause, err)
 		}
 	}
 }

@@ -17,7 +17,7 @@ func Known() []Command {
 	original := []Command{
 		{Name: "start", Help: "open what stop has closed"},
 		{Name: "stop", Args: stop, Help: "close links and sockets, but not those for commands"},
-		{Name: "restart", Args: restart, Help: "stop and start"},
+		{Name: "restart", Args: restart, Help: "stop and start", Reply: "nothing; on the own socket, where the configuration is read again, as reload"},
 		{Name: "show_connected_peers", Args: dump, Help: "the peers that are connected", Reply: "an object: peer to address and port"},
 		{Name: "peek_queues", Args: dump, Help: "how many messages wait", Reply: "an object: queue_recv, and queue_send by peer"},
 		{Name: "manage_ignore_peer_traffic", Args: []Arg{may("show", Bool), may("enable", Bool), may("disable", Bool), may("unique_peer", String)},
@@ -99,7 +99,7 @@ func Verbs() []Verb {
 		{"spool", "verify [DIR]|dump DIR|salvage DIR NEW", "look at messages on disk, without a connector", "", true},
 		{"start", "", "open what stop has closed", "start", true},
 		{"stop", "[-hard]", "close links and sockets, but go on listening to commands", "stop", true},
-		{"restart", "[-hard]", "stop and start, with the same configuration", "restart", true},
+		{"restart", "[-hard]", "read the configuration again, stop and start", "restart", true},
 		{"reload", "", "read configuration, certificates, tokens and lists again", "reload", false},
 		{"shutdown", "[-hard]", "end the connector", "stop", true},
 		{"show", "KEY", "a key of the configuration", "show_attribute", true},
