@@ -80,6 +80,8 @@ type Options struct {
 	State string // directory of keys; "" keeps none
 
 	Stdin, Stdout, Stderr *os.File
+
+	silence time.Duration // as the constant; tests have less patience
 }
 
 // listens tells which of the two ends this is.
@@ -119,6 +121,9 @@ type chat struct {
 // terminal is left as it was found. Errors wrap ErrAway, ErrRefused, ErrBusy or
 // ErrBroken where one of them is the reason; nil is a chat that ended as asked.
 func Run(ctx context.Context, o Options) error {
+	if o.silence == 0 {
+		o.silence = silence
+	}
 	c := &chat{o: o, uploading: o.Upload != "", some: make(chan struct{}, 1)}
 	c.log = slog.New(noteLog{c})
 	c.fold = fold.New(c.log)
@@ -368,7 +373,7 @@ func (c *chat) finish(ctx context.Context, s *session) {
 		err := s.deliver(ctx)
 		c.post(func() {
 			if err != nil {
-				err = fmt.Errorf("%w: the connection ended first", ErrBroken)
+				err = fmt.Errorf("%w: %w", ErrBroken, s.why())
 			}
 			c.leave(err)
 		})

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/wire"
 )
@@ -427,6 +428,62 @@ func TestLinesThatALostCallerHasNotTaken(t *testing.T) {
 	if err := ann.result(); !errors.Is(err, ErrBroken) {
 		t.Errorf("got %v, want %v", err, ErrBroken)
 	}
+}
+
+// ackHello acknowledges the first message, which is the greeting.
+const ackHello = `{"ackto": 1, "message_type": "_ack", "source_id": "chat_client"}`
+
+func TestACallerThatIsStoppedIsHungUpOn(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		native bool
+		ops    string
+	}{
+		{"while nothing happens", true, ""},
+		{"while a text waits", true, "text"},
+		{"while a file waits", true, "file"},
+		{"an original that has a file", false, "file"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := Options{Accept: true, silence: 600 * time.Millisecond}
+			if test.ops == "file" {
+				o.Upload = filepath.Join(t.TempDir(), "a.txt")
+				mustWrite(t, o.Upload, "A")
+			}
+			ann := start(t, o)
+			s := dial(t, ann.port())
+			if test.native {
+				s.announce()
+				s.send(ackHello, "", nil)
+			} else {
+				s.send(`{"message_type": "any", "source_id": "chat_client"}`, "hello", nil)
+			}
+			if test.ops == "text" {
+				ann.say("hello\n")
+			}
+			if test.ops == "" {
+				ann.err.await(t, "the other end does not answer any more")
+				return
+			}
+			if err := ann.result(); !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), errSilent.Error()) {
+				t.Errorf("got %v, want %v and %v", err, ErrBroken, errSilent)
+			}
+		})
+	}
+}
+
+func TestACallerThatOnlyAnswersIsKept(t *testing.T) {
+	t.Parallel() // it takes its time
+	ann := start(t, Options{Accept: true, silence: 6 * time.Second})
+	s := dial(t, ann.port())
+	s.announce()
+	s.send(ackHello, "", nil)
+	for range 3 {
+		s.receive(aliveID)
+		s.send(`{"message_type": "_ping", "source_id": "chat_client", "response_id": "`+aliveID+`"}`, "", nil)
+	}
+	s.send(`{"message_type": "any", "source_id": "chat_client"}`, "still here", nil)
+	ann.out.await(t, "still here")
 }
 
 // captured is a session of the original's chat.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -54,8 +55,13 @@ const (
 	// behind a file on a slow line.
 	windowBytes = 2 << 20
 
-	// silence is how long the other end may take for what it was sent.
+	// silence is how long the other end may take for what it was sent, and may
+	// say nothing at all: it is asked whether it is there after half of that.
 	silence = time.Minute
+
+	// slower is how many times that an original may take for an answer, which
+	// only comes when it has everything before, and its user has let it.
+	slower = 5
 
 	writeTimeout = time.Minute
 )
@@ -93,8 +99,10 @@ type session struct {
 	helloOut bool     // ours is sent
 	leaving  bool
 
-	spoke atomic.Bool // the other end has said anything at all
-	cut   atomic.Bool // of what came through a pipe, not all has arrived
+	spoke atomic.Bool   // the other end has said anything at all
+	heard atomic.Uint64 // what it has said, in frames
+	owed  atomic.Int64  // answers that only an original gives, and that are waited for
+	cut   atomic.Bool   // of what came through a pipe, not all has arrived
 
 	// Owned by the reader.
 	in      *receiving
@@ -172,33 +180,66 @@ func (s *session) run() error {
 	return err
 }
 
-// watch ends the session when the other end takes nothing any more.
+// watch ends the session when the other end takes nothing any more, or is
+// stopped.
 func (s *session) watch() {
-	tick := time.NewTicker(silence / 12)
+	limit := s.c.o.silence
+	tick := time.NewTicker(limit / 12)
 	defer tick.Stop()
-	last, since := s.out.progress(), time.Now()
+	var taken, heard uint64
+	takenAt, heardAt, asked := time.Now(), time.Now(), false
 	for {
+		var now time.Time
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-s.greeted:
-			if !s.acks {
-				return // its silence says nothing
-			}
-		case <-tick.C:
+		case now = <-tick.C:
 		}
-		select {
-		case <-s.ctx.Done():
+		if !s.isKnown() {
+			continue // lib/link waits no longer than it has to
+		}
+		if n := s.out.progress(); n != taken || s.out.waiting() == 0 {
+			taken, takenAt = n, now
+		}
+		if n := s.heard.Load() + taken; n != heard {
+			heard, heardAt, asked = n, now, false
+		}
+		switch {
+		case s.acks && (now.Sub(takenAt) > limit || now.Sub(heardAt) > limit), !s.acks && now.Sub(heardAt) > slower*limit:
+			s.end(errSilent)
 			return
-		case now := <-tick.C:
-			if p := s.out.progress(); p != last || s.out.waiting() == 0 {
-				last, since = p, now
-			} else if now.Sub(since) > silence {
-				s.end(errSilent)
-				return
-			}
+		case !s.acks && s.owed.Load() == 0:
+			heardAt = now // its silence says nothing
+		case s.acks && !asked && now.Sub(heardAt) > limit/2:
+			asked = true
+			_ = s.ping(aliveID) // with an error it is over
 		}
 	}
+}
+
+// The request ids of pings: of watch, and of deliver.
+const (
+	aliveID = "aioc-chat-alive"
+	flushID = "aioc-chat-end"
+)
+
+// ping has the other end answer when it has read all before.
+func (s *session) ping(id string) error {
+	return s.link.Send([]wire.Edit{
+		{Key: "await_response", Value: []byte("true")},
+		{Key: "request_id", Value: wire.AppendString(nil, id)},
+		{Key: "destination_id", Value: wire.AppendString(nil, s.conn.Name)},
+		{Key: "message_type", Value: wire.AppendString(nil, wire.TypePing)},
+	}, nil, nil)
+}
+
+// why returns errGone with what ended the connection, where that says more.
+func (s *session) why() error {
+	cause := context.Cause(s.ctx)
+	if cause == nil || errors.Is(cause, errEnded) || errors.Is(cause, io.EOF) || errors.Is(cause, context.Canceled) {
+		return errGone
+	}
+	return fmt.Errorf("%w: %w", errGone, cause)
 }
 
 // greet is called once when it is known what the other end speaks.
@@ -328,13 +369,9 @@ func (s *session) deliver(ctx context.Context) error {
 	if err == nil && !s.acks {
 		// An original acknowledges nothing, but answers a ping when it has
 		// read what came before it.
-		err = s.link.Send([]wire.Edit{
-			{Key: "await_response", Value: []byte("true")},
-			{Key: "request_id", Value: []byte(`"` + flushID + `"`)},
-			{Key: "destination_id", Value: wire.AppendString(nil, s.conn.Name)},
-			{Key: "message_type", Value: []byte(`"` + wire.TypePing + `"`)},
-		}, nil, nil)
-		if err == nil {
+		s.owed.Add(1)
+		defer s.owed.Add(-1)
+		if err = s.ping(flushID); err == nil {
 			select {
 			case <-s.flushed:
 			case <-ctx.Done():
@@ -348,12 +385,10 @@ func (s *session) deliver(ctx context.Context) error {
 	return err
 }
 
-// flushID is the request id of the ping of deliver.
-const flushID = "aioc-chat-end"
-
 // Frame is of link.Handler.
 func (s *session) Frame(n uint64, f *wire.Frame) error {
 	s.spoke.Store(true)
+	s.heard.Add(1)
 	if n == 0 {
 		if id, _ := wire.Text(f.Header.ResponseID); id == flushID {
 			select {

@@ -148,7 +148,7 @@ func (u *upload) explain(err error) error {
 	if cause := context.Cause(u.ctx); cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
 		if u.s.ctx.Err() != nil {
-			err = errGone
+			err = u.s.why()
 		}
 	}
 	return fmt.Errorf("%s is not sent: %w", clip(u.path, 200), err)
@@ -334,6 +334,8 @@ func (u *upload) original(f *os.File, name string, size int64, t *transfer) erro
 			return err
 		}
 	}
+	u.s.owed.Add(1)
+	defer u.s.owed.Add(-1)
 	for _, answer := range answers {
 		select {
 		case <-answer:
