@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +195,73 @@ func TestAnAnswerToTheQuestionBefore(t *testing.T) {
 	}
 	if n := strings.Count(notes.String(), "talk? y/N\n"); n != 5 {
 		t.Errorf("it was asked %d times, want 5", n)
+	}
+}
+
+func TestANarrowerTerminalKeepsNoPartOfABar(t *testing.T) {
+	master, name, err := openMaster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	out := newRecord(master)
+	bar := strings.Repeat("#", 50)
+	for _, test := range []struct {
+		name, typed string
+		count       int // of it that shows it has been read
+		cols        uint16
+		want        string
+	}{
+		{"half as wide", "", 0, 40, `\r\x1b\[1A\x1b\[J`},
+		{"a quarter", "", 0, 20, `\r\x1b\[2A\x1b\[J`},
+		{"with something typed", "abc", 3, 40, `\r\x1b\[1A\x1b\[J`},
+		{"with more than a row", strings.Repeat("x", 40), 40, 40, `> x`},
+		{"with more than the bar", "xxxxxxxxxxxxXé", 14, 50, `\r\x1b\[1A\x1b\[J`},
+		{"with an earlier line", "\x1b[A", 1 << 20, 40, `> `},
+		{"where it fits", "", 0, 60, `> `},
+	} {
+		resize(t, master, 24, 80)
+		screen, err := newTerminal(slave, slave, func() {}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			_, _, _ = screen.readLine()
+		}()
+		out.await(t, `h> $`)
+		screen.progress(bar)
+		out.await(t, `#{50} > $`)
+		if _, err := io.WriteString(master, test.typed); err != nil {
+			t.Fatal(err)
+		}
+		for limit := time.Now().Add(patience); screen.keys.typed.Load() < int64(test.count); {
+			if time.Now().After(limit) {
+				t.Fatal("nothing is typed")
+			}
+			runtime.Gosched()
+		}
+		if !strings.HasPrefix(test.typed, "\x1b") {
+			out.await(t, test.typed[max(0, len(test.typed)-9):]+`$`)
+		}
+		before := len(out.String())
+		resize(t, master, 24, test.cols)
+		screen.progress(bar + "#") // as if the signal were late
+		screen.size()
+		screen.progress("end of " + test.name)
+		out.await(t, "end of "+test.name+" > ")
+		_, _ = io.WriteString(master, "\r")
+		<-read
+		got := out.String()[before:]
+		if want := regexp.MustCompile(test.want).MatchString(got); !want || strings.Contains(got, bar) || strings.Contains(test.want, "A") != strings.Contains(got, "A\x1b[J") {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+		screen.close()
 	}
 }

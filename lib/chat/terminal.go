@@ -3,6 +3,7 @@ package chat
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -99,15 +101,33 @@ func (t *terminal) size() {
 		cols, rows = 80, 24
 	}
 	t.mu.Lock()
+	was, resized := t.cols, t.resized
 	t.cols = cols
-	resized, lent := t.resized, t.lent
-	t.mu.Unlock()
-	if !lent {
+	if !t.lent {
+		if cols < was {
+			t.shrink(was)
+		}
 		_ = t.t.SetSize(cols, rows)
 	}
+	t.mu.Unlock()
 	if resized != nil {
 		resized(window{Rows: uint16(min(rows, 65535)), Cols: uint16(min(cols, 65535))})
 	}
+}
+
+// shrink takes the bar away when the terminal has become narrower than the was
+// columns it had. Most terminals break then what does not fit any more, which
+// the line editor does not expect of a line that fitted. mu is held.
+func (t *terminal) shrink(was int) {
+	if t.bar == "" {
+		return
+	}
+	n := utf8.RuneCountInString(t.bar) + 1 + len(prompt) + int(t.keys.typed.Load())
+	if up := (n - 1) / t.cols; up > 0 && n < was {
+		_, _ = fmt.Fprintf(t.out, "\r\x1b[%dA\x1b[J", up)
+	}
+	t.bar = ""
+	t.t.SetPrompt(prompt)
 }
 
 func (t *terminal) close() {
@@ -205,9 +225,11 @@ func (t *terminal) progress(s string) {
 	if t.wide.Load() {
 		s = ""
 	}
+	cols, _, err := term.GetSize(int(t.out.Fd()))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s == t.bar {
+	// What was drawn for another size is gone first, see size.
+	if s == t.bar || s != "" && err == nil && cols < t.cols {
 		return
 	}
 	t.bar = s
@@ -360,13 +382,17 @@ type keyboard struct {
 	interrupt func() // ^C was typed
 	enter     func() // a line is about to end
 	wide      *atomic.Bool
-	pending   []byte // read and not given out
+	typed     atomic.Int64 // characters of the line, the cursor behind them; or unknown and more
+	pending   []byte       // read and not given out
 	paste     bool
 }
 
 // wideFrom is the first byte of all characters that may be of two columns, and
 // of others.
 const wideFrom = 0xe1
+
+// unknown is more than fits into any line.
+const unknown = 1 << 20
 
 // How a terminal brackets what is pasted.
 const (
@@ -430,8 +456,10 @@ func (k *keyboard) next(max int) (out []byte) {
 		case !k.paste && c == 3:
 			k.interrupt()
 			k.wide.Store(false)
+			k.typed.Store(0)
 			out = append(out, 5, 21) // to the end of the line, and delete to its start
 		case k.paste && c == '\t':
+			k.typed.Add(4)
 			out = append(out, "    "...)
 		case k.paste && c == '\n':
 			out = append(out, '\r')
@@ -439,6 +467,16 @@ func (k *keyboard) next(max int) (out []byte) {
 		default:
 			if c >= wideFrom {
 				k.wide.Store(true)
+			}
+			switch {
+			case c < ' ': // an earlier line, a completed one, or the cursor moves
+				k.typed.Add(unknown)
+			case c == 0x7f:
+				if k.typed.Load() > 0 {
+					k.typed.Add(-1)
+				}
+			case utf8.RuneStart(c):
+				k.typed.Add(1)
 			}
 			out = append(out, c)
 		}
@@ -448,6 +486,7 @@ func (k *keyboard) next(max int) (out []byte) {
 		if len(out) == 1 && out[0] == '\r' {
 			k.enter()
 			k.wide.Store(false)
+			k.typed.Store(0)
 		}
 		k.pending = k.pending[1:]
 		if n := len(out); n > 0 && out[n-1] == '\r' {
