@@ -24,17 +24,24 @@ type talker struct {
 	in  *os.File
 }
 
+// seated is our chat on a terminal, where it has commands and can be asked.
+const seated = ours + " at a terminal"
+
 // startChat starts a chat in a directory of its own. files are made there.
 func startChat(t *testing.T, py python, kind string, port int, args ...string) *talker {
 	t.Helper()
 	dir := t.TempDir()
 	var cmd *exec.Cmd
-	if kind == ours {
+	if kind == ours || kind == seated {
 		for i, a := range args { // the original's flags are longer
 			args[i] = strings.Replace(strings.Replace(a, "--", "-", 1), "-bind_server_ip", "-bind", 1)
 		}
-		cmd = exec.Command(filepath.Join(binaries(t), "aioc-chat"), append(args, "-port", strconv.Itoa(port))...)
-		cmd.Env = append(plainEnv(), "XDG_STATE_HOME="+filepath.Join(dir, ".state"))
+		words := append([]string{filepath.Join(binaries(t), "aioc-chat")}, append(args, "-port", strconv.Itoa(port))...)
+		if kind == seated {
+			words = append([]string{py.exe, script(t, "terminal.py")}, words...)
+		}
+		cmd = exec.Command(words[0], words[1:]...)
+		cmd.Env = append(plainEnv(), "TERM=vt100", "XDG_STATE_HOME="+filepath.Join(dir, ".state"))
 	} else {
 		// The names of its sockets must not be long.
 		state, err := os.MkdirTemp("/tmp", "aioc")
@@ -104,7 +111,7 @@ func (c *talker) status() int {
 // before it does.
 func (c *talker) ready(kind string) {
 	c.t.Helper()
-	if kind == ours {
+	if kind != theirs {
 		c.shows("waiting for a call")
 	} else {
 		c.shows("aioconnectors>>")
@@ -124,6 +131,130 @@ func testChat(t *testing.T, py python) {
 	t.Run("our shell", func(t *testing.T) { testChatOurShell(t, py) })
 	t.Run("their shell", func(t *testing.T) { testChatTheirShell(t, py) })
 	t.Run("refused", func(t *testing.T) { testChatRefused(t, py) })
+	for _, server := range []string{seated, theirs} {
+		t.Run("terminal/server="+server, func(t *testing.T) { testChatTerminal(t, py, server) })
+	}
+	t.Run("our shell is called", func(t *testing.T) { testChatOurShellCalled(t, py) })
+	t.Run("their shell is called", func(t *testing.T) { testChatTheirShellCalled(t, py) })
+	t.Run("refused by us", func(t *testing.T) { testChatRefusedByUs(t, py) })
+	t.Run("we are called and upload", func(t *testing.T) { testChatUploadCalled(t, py) })
+}
+
+// testChatTerminal sends files and a directory with our commands, which the
+// original's extract.
+func testChatTerminal(t *testing.T, py python, server string) {
+	port := freePort(t)
+	client := theirs
+	if server == theirs {
+		client = seated
+	}
+	s := startChat(t, py, server, port, "--accept", "--bind_server_ip", "127.0.0.1")
+	s.ready(server)
+	c := startChat(t, py, client, port, "--target", "127.0.0.1")
+	them, us, sub := s, c, "chat_client"
+	if server == seated {
+		them, us, sub = c, s, ""
+		them.shows("Connected !")
+		them.say("ready")
+		us.shows("< ready")
+	} else {
+		us.shows("connected with")
+	}
+	for name, content := range map[string]string{"a b.txt": "A", "dir/sub/ünï.txt": "U", "dir/x": "X"} {
+		path := filepath.Join(us.dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	us.say("typed é 世界 😀")
+	them.shows("typed é 世界 😀")
+	us.say("!upload a b.txt")
+	them.has(filepath.Join(sub, "a b.txt"), []byte("A"))
+	us.shows("sent a b.txt")
+	us.say("!upload dir")
+	us.shows("sent dir.zip")
+	them.has(filepath.Join(sub, "dir.zip"), nil)
+	them.say("!dezip " + filepath.Join(sub, "dir.zip"))
+	them.has(filepath.Join(sub, "dir/sub/ünï.txt"), []byte("U"))
+	them.has(filepath.Join(sub, "dir/x"), []byte("X"))
+	us.say("!exit")
+	if got := us.status(); got != 0 {
+		t.Errorf("our chat: status %d", got)
+	}
+}
+
+// testChatOurShellCalled has the original call our chat that offers a shell.
+func testChatOurShellCalled(t *testing.T, py python) {
+	port := freePort(t)
+	s := startChat(t, py, seated, port, "--bind_server_ip", "127.0.0.1", "--exec", "/bin/sh")
+	s.ready(seated)
+	c := startChat(t, py, theirs, port, "--target", "127.0.0.1")
+	s.shows("and give it a shell (/bin/sh) on this host? y/N")
+	s.say("y")
+	s.shows("the other end has a shell now")
+	c.say("echo shell $((6*7)) $(tty)")
+	c.shows("shell 42 /dev/")
+	s.say("!exit")
+	s.status()
+}
+
+// testChatTheirShellCalled uses the shell of an original that is called.
+func testChatTheirShellCalled(t *testing.T, py python) {
+	port := freePort(t)
+	s := startChat(t, py, theirs, port, "--bind_server_ip", "127.0.0.1", "--exec", "/bin/sh")
+	s.ready(theirs)
+	c := startChat(t, py, ours, port, "--target", "127.0.0.1")
+	s.shows("Accept client")
+	s.say("y")
+	c.say("echo shell $((6*7))")
+	c.shows("shell 42")
+}
+
+// testChatRefusedByUs refuses the original, and then lets it in.
+func testChatRefusedByUs(t *testing.T, py python) {
+	port := freePort(t)
+	s := startChat(t, py, seated, port, "--bind_server_ip", "127.0.0.1")
+	s.ready(seated)
+	file := filepath.Join(t.TempDir(), "a.txt")
+	if err := os.WriteFile(file, []byte("A"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := startChat(t, py, theirs, port, "--target", "127.0.0.1", "--upload", file)
+	s.shows("talk? y/N")
+	s.say("n")
+	s.shows("hung up")
+	c.kill()
+	if _, err := os.Lstat(filepath.Join(s.dir, "chat_client")); err == nil {
+		t.Error("refused, and its file is here")
+	}
+	startChat(t, py, theirs, port, "--target", "127.0.0.1", "--upload", file)
+	eventually(t, "a second question", func() error {
+		if n := bytes.Count(s.out.bytes(), []byte("talk? y/N")); n < 2 {
+			return fmt.Errorf("%d questions", n)
+		}
+		return nil
+	})
+	s.say("y")
+	s.has("chat_client/a.txt", []byte("A"))
+}
+
+// testChatUploadCalled sends a file to the original that calls.
+func testChatUploadCalled(t *testing.T, py python) {
+	port := freePort(t)
+	file := filepath.Join(t.TempDir(), "a.txt")
+	if err := os.WriteFile(file, []byte("A"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := startChat(t, py, ours, port, "--accept", "--bind_server_ip", "127.0.0.1", "--upload", file)
+	s.ready(ours)
+	c := startChat(t, py, theirs, port, "--target", "127.0.0.1")
+	c.has("a.txt", []byte("A"))
+	if got := s.status(); got != 0 {
+		t.Errorf("status %d", got)
+	}
 }
 
 // testChatSession sends texts, a file and a directory both ways. What comes
