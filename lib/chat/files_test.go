@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // mustWrite makes a file and the directories above it.
@@ -125,12 +127,12 @@ func TestADirectoryWithManyFiles(t *testing.T) {
 func TestNamesThatCannotBeShownGetUnderscores(t *testing.T) {
 	to := t.TempDir()
 	mustWrite(t, filepath.Join(to, "x.zip"), archive(t,
-		entry{name: "a\x1b[2Jb.txt", text: "1"}, entry{name: "a_[2Jb.txt", text: "2"}, entry{name: "d\n/e\xff", text: "3"}, entry{name: "d_/e_", text: "4"}))
+		entry{name: "a\x1b[2Jb.txt", text: "1"}, entry{name: "a_[2Jb.txt", text: "2"}, entry{name: "d\n/e\xff", text: "3"}, entry{name: "d_/e_", text: "4"}, entry{name: `..\evil`, text: "5"}))
 	dir, files, err := unpack(t.Context(), filepath.Join(to, "x.zip"), usual)
-	if files != 4 || err != nil {
+	if files != 5 || err != nil {
 		t.Fatalf("got %d files, %v", files, err)
 	}
-	for name, want := range map[string]string{"a_[2Jb.txt": "1", "a_[2Jb-2.txt": "2", "d_/e_": "3", "d_/e_-2": "4"} {
+	for name, want := range map[string]string{"a_[2Jb.txt": "1", "a_[2Jb-2.txt": "2", "d_/e_": "3", "d_/e_-2": "4", ".._evil": "5"} {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
 		}
@@ -180,7 +182,7 @@ func archive(t *testing.T, entries ...entry) string {
 }
 
 func TestArchivesThatAreTraps(t *testing.T) {
-	small := limits{entries: 10, bytes: 1 << 20, ratio: 100, free: 1000}
+	small := limits{entries: 10, listing: 4096, bytes: 1 << 20, ratio: 100, free: 1000}
 	zeros := strings.Repeat("\x00", 900_000)
 	for _, test := range []struct {
 		name    string
@@ -190,13 +192,15 @@ func TestArchivesThatAreTraps(t *testing.T) {
 		{"up", []entry{{name: "ok", text: "x"}, {name: "../evil", text: "x"}}, "leads out"},
 		{"up in the middle", []entry{{name: "a/../../evil", text: "x"}}, "leads out"},
 		{"absolute", []entry{{name: "/tmp/evil", text: "x"}}, "leads out"},
-		{"backslashes", []entry{{name: `..\evil`, text: "x"}}, "leads out"},
 		{"no name", []entry{{name: "", text: "x"}}, "leads out"},
 		{"itself", []entry{{name: "..", text: "x"}}, "leads out"},
 		{"a link", []entry{{name: "l", mode: fs.ModeSymlink | 0o777, text: "/etc"}, {name: "l/x", text: "x"}}, "link"},
 		{"a device", []entry{{name: "d", mode: fs.ModeDevice | 0o666}}, "link or a special"},
 		{"a pipe", []entry{{name: "d", mode: fs.ModeNamedPipe | 0o666}}, "link or a special"},
 		{"many", make([]entry, 11), "11 entries"},
+		{"many directories", []entry{{name: "a/b/c/d/e/f/g/h/i/j/k", text: "x"}}, "too many directories"},
+		{"a long path", []entry{{name: strings.Repeat("a/", 2048) + "a", text: "x"}}, "list of files is too long"},
+		{"a long list", []entry{{name: strings.Repeat("a", 2000), text: "x"}, {name: strings.Repeat("b", 2000), text: "x"}, {name: strings.Repeat("c", 2000), text: "x"}}, "list of files is too long"},
 		{"big", []entry{{name: "a", text: zeros}, {name: "b", text: zeros}}, "more than"},
 		{"a bomb", []entry{{name: "a", text: zeros}}, "trap"},
 		{"sizes that overflow", []entry{{name: "a", text: "x", size: 1 << 63}, {name: "b", text: "x", size: 1 << 63}}, "more than"},
@@ -218,6 +222,58 @@ func TestArchivesThatAreTraps(t *testing.T) {
 				t.Errorf("left behind:\n%s", got)
 			}
 		})
+	}
+}
+
+func TestEntriesThatShareTheirContent(t *testing.T) {
+	// Both of the list lead to the same bytes, so the archive does not grow with
+	// what it becomes.
+	text := archive(t, entry{name: "a", text: strings.Repeat("\x00", 1_000_000)}, entry{name: "b", text: strings.Repeat("\x00", 1_000_000)})
+	i := strings.LastIndex(text, "PK\x01\x02")
+	forged := text[:i+42] + "\x00\x00\x00\x00" + text[i+46:]
+	dir := t.TempDir()
+	mustWrite(t, filepath.Join(dir, "x.zip"), forged)
+	max := usual
+	max.free = 1_500_000
+	if _, _, err := unpack(t.Context(), filepath.Join(dir, "x.zip"), max); !errors.Is(err, errTrap) {
+		t.Errorf("got %v, want %v", err, errTrap)
+	}
+	if got := tree(t, dir); strings.Contains(got, "x/") || strings.Contains(got, partPrefix) {
+		t.Errorf("left behind:\n%s", clip(got, 200))
+	}
+}
+
+func TestAnArchiveInAnArchiveStaysOne(t *testing.T) {
+	dir := t.TempDir()
+	mustWrite(t, filepath.Join(dir, "x.zip"), archive(t, entry{name: "y.zip", text: archive(t, entry{name: "a", text: "x"})}))
+	if _, files, err := unpack(t.Context(), filepath.Join(dir, "x.zip"), usual); files != 1 || err != nil {
+		t.Errorf("got %d files, %v", files, err)
+	}
+	if got := tree(t, filepath.Join(dir, "x")); strings.Contains(got, "a=") || !strings.HasPrefix(got, "y.zip=") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestAnExtractionReplacesNothing(t *testing.T) {
+	for name, put := range map[string]func(path string){
+		"a file":      func(path string) { mustWrite(t, path, "mine") },
+		"a directory": func(path string) { mustWrite(t, filepath.Join(path, "a"), "mine") },
+		"a link": func(path string) {
+			if err := os.Symlink("nowhere", path); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		dir := t.TempDir()
+		mustWrite(t, filepath.Join(dir, "x.zip"), archive(t, entry{name: "a", text: "theirs"}))
+		put(filepath.Join(dir, "x"))
+		before := tree(t, dir)
+		if _, _, err := unpack(t.Context(), filepath.Join(dir, "x.zip"), usual); err == nil || !strings.Contains(err.Error(), "there already") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if got := tree(t, dir); got != before {
+			t.Errorf("%s: got\n%swant\n%s", name, got, before)
+		}
 	}
 }
 
@@ -335,6 +391,21 @@ func TestLeftoversOfAKilledChatAreRemoved(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"DIR", "INUSE"} {
+		below := filepath.Join(dir, partPrefix+name+partSuffix)
+		mustWrite(t, filepath.Join(below, "sub", "a"), "")
+		if err := os.Chtimes(below, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used, err := os.Open(filepath.Join(dir, partPrefix+"INUSE"+partSuffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	if err := unix.Flock(int(used.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	busy, err := land(dir, "", "busy")
 	if err != nil {
 		t.Fatal(err)
@@ -351,8 +422,9 @@ func TestLeftoversOfAKilledChatAreRemoved(t *testing.T) {
 	got := tree(t, dir)
 	for name, want := range map[string]bool{
 		partPrefix + "OLD" + partSuffix: false, partPrefix + "NEW" + partSuffix: true, "other.part": true, busy.part: true,
+		partPrefix + "DIR" + partSuffix: false, partPrefix + "INUSE" + partSuffix + "/sub/a": true,
 	} {
-		if strings.Contains(got, name+"=") != want {
+		if strings.Contains(got, name) != want {
 			t.Errorf("%s there: %v, want %v", name, !want, want)
 		}
 	}

@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The temporary names of files that are being received.
+// The temporary names of files that are being received, and of directories that
+// are being extracted.
 const (
 	partPrefix = ".aioc-chat-"
 	partSuffix = ".part"
@@ -88,15 +89,19 @@ func sweep(root *os.Root) {
 			continue
 		}
 		info, err := root.Lstat(name)
-		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < partAge {
+		if err != nil || !info.Mode().IsRegular() && !info.IsDir() || time.Since(info.ModTime()) < partAge {
 			continue
 		}
-		f, err := root.OpenFile(name, os.O_RDWR|syscall.O_NONBLOCK, 0)
+		mode := os.O_RDWR | syscall.O_NONBLOCK
+		if info.IsDir() {
+			mode = os.O_RDONLY | syscall.O_NONBLOCK
+		}
+		f, err := root.OpenFile(name, mode, 0)
 		if err != nil {
 			continue
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			root.Remove(name)
+			root.RemoveAll(name)
 		}
 		f.Close()
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"compress/flate"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,13 +13,17 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // limits bound what an archive may make of itself.
 type limits struct {
-	entries int   // files and directories
+	entries int   // files and directories, those included that only a path names
+	listing int64 // bytes of the list of them
 	bytes   int64 // of all files together
 	ratio   int64 // of that to the size of the archive
 	free    int64 // bytes up to which the ratio does not matter
@@ -26,7 +31,7 @@ type limits struct {
 
 // usual limits: a directory of sources or pictures is far below, and what is
 // above is either a trap or for a tool that was told to.
-var usual = limits{entries: 200_000, bytes: 64 << 30, ratio: 200, free: 64 << 20}
+var usual = limits{entries: 200_000, listing: 32 << 20, bytes: 64 << 30, ratio: 200, free: 64 << 20}
 
 // errTrap is wrapped when an archive goes beyond the limits, or out of its
 // directory.
@@ -159,27 +164,84 @@ func unpack(ctx context.Context, file string, max limits) (dir string, files int
 	if err != nil {
 		return "", 0, err
 	}
-	z, err := zip.NewReader(f, info.Size())
+	listing := &bounded{ReaderAt: f, left: max.listing}
+	z, err := zip.NewReader(listing, info.Size())
 	if err != nil {
 		return "", 0, fmt.Errorf("%q: %w", file, err)
 	}
+	listing.open = true
 	if err := max.check(z.File, info.Size()); err != nil {
 		return "", 0, fmt.Errorf("%q: %w", file, err)
 	}
-	if err := os.Mkdir(dir, 0o777); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return "", 0, fmt.Errorf("%q is there already: move it away first", dir)
-		}
-		return "", 0, err
-	}
-	files, err = extract(ctx, z.File, dir)
-	if err != nil {
-		if rest := os.RemoveAll(dir); rest != nil {
-			err = errors.Join(err, rest)
-		}
+	if files, err = extractAs(ctx, z.File, dir); err != nil {
 		return "", 0, fmt.Errorf("%q: %w", file, err)
 	}
 	return dir, files, nil
+}
+
+// bounded reads at most so many bytes until it is open: package zip takes the
+// whole list of an archive into memory, however long that is.
+type bounded struct {
+	io.ReaderAt
+	left int64
+	open bool
+}
+
+func (b *bounded) ReadAt(p []byte, off int64) (int, error) {
+	if !b.open {
+		if b.left -= int64(len(p)); b.left < 0 {
+			return 0, fmt.Errorf("%w: its list of files is too long", errTrap)
+		}
+	}
+	return b.ReaderAt.ReadAt(p, off)
+}
+
+// extractAs writes the entries below the new directory dir, which gets its name
+// when all are there. After an error, nothing is left.
+func extractAs(ctx context.Context, entries []*zip.File, dir string) (files int, err error) {
+	root, err := os.OpenRoot(filepath.Dir(dir))
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	sweep(root)
+	name := filepath.Base(dir)
+	there := fmt.Errorf("%q is there already: move it away first", dir)
+	if _, err := root.Lstat(name); err == nil {
+		return 0, there
+	}
+	part := partPrefix + rand.Text() + partSuffix
+	if err := root.Mkdir(part, 0o777); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if rest := root.RemoveAll(part); rest != nil {
+			err = errors.Join(err, rest)
+		}
+	}()
+	d, err := root.Open(part)
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	_ = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB) // as of a file that comes in
+	below, err := root.OpenRoot(part)
+	if err != nil {
+		return 0, err
+	}
+	defer below.Close()
+	if files, err = extract(ctx, entries, below); err != nil {
+		return 0, err
+	}
+	// This replaces nothing but an empty directory.
+	err = root.Rename(part, name)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.ENOTDIR) {
+		err = there
+	}
+	return files, err
 }
 
 // check looks at all that an archive of size bytes says of its entries.
@@ -188,13 +250,19 @@ func (max limits) check(entries []*zip.File, size int64) error {
 		return fmt.Errorf("%w: %d entries, at most %d", errTrap, len(entries), max.entries)
 	}
 	var total int64
+	made := map[string]bool{}
 	for _, e := range entries {
+		for at := strings.TrimSuffix(e.Name, "/"); at != "." && at != "/" && !made[at]; at = path.Dir(at) {
+			made[at] = true
+		}
 		mode := e.Mode()
 		switch {
 		case !mode.IsDir() && !mode.IsRegular():
 			return fmt.Errorf("%w: %q is a link or a special file", errTrap, e.Name)
 		case !local(e.Name):
 			return fmt.Errorf("%w: %q leads out of the directory, or is no name for a file", errTrap, e.Name)
+		case len(made) > max.entries || len(e.Name) > pathMax:
+			return fmt.Errorf("%w: too many directories, at %q", errTrap, clip(e.Name, 80))
 		case e.Flags&1 != 0:
 			return fmt.Errorf("%w: %q is encrypted", errTrap, e.Name)
 		case e.UncompressedSize64 > uint64(max.bytes-total):
@@ -209,31 +277,28 @@ func (max limits) check(entries []*zip.File, size int64) error {
 	return nil
 }
 
-// local tells whether an entry's name stays below its directory on every
-// system.
+// pathMax is how many bytes the name of an entry may have.
+const pathMax = 4096
+
+// local tells whether an entry's name stays below its directory.
 func local(name string) bool {
 	name = strings.TrimSuffix(name, "/")
-	return name != "" && filepath.IsLocal(filepath.FromSlash(name)) && !strings.ContainsAny(name, "\\\x00")
+	return name != "" && filepath.IsLocal(filepath.FromSlash(name)) && !strings.Contains(name, "\x00")
 }
 
 // shown returns the name under which an entry is extracted: with underscores for
 // what cannot be shown or typed, as in the names of received files.
 func shown(name string) string {
 	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) && !strings.ContainsRune(joiners, r) {
+		if r == utf8.RuneError || r == '\\' || !unicode.IsPrint(r) && !strings.ContainsRune(joiners, r) {
 			return '_'
 		}
 		return r
 	}, name)
 }
 
-// extract writes the entries below dir.
-func extract(ctx context.Context, entries []*zip.File, dir string) (files int, err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return 0, err
-	}
-	defer root.Close()
+// extract writes the entries below root.
+func extract(ctx context.Context, entries []*zip.File, root *os.Root) (files int, err error) {
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return 0, err
