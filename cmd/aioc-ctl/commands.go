@@ -53,7 +53,7 @@ func rows() []row {
 		{word: "subscribe", least: 1, most: math.MaxInt, run: subscribe},
 		{word: "purge", flags: []string{"yes"}, endless: true, run: purge},
 		{word: "dead", least: 1, most: 2, flags: []string{"type", "all", "yes"}, endless: true, run: dead},
-		{word: "spool", least: 1, most: 3, flags: []string{"frames"}, endless: true, run: spoolCommand},
+		{word: "spool", least: 1, most: 4, flags: []string{"frames"}, endless: true, run: spoolCommand},
 		{word: "start", run: plain("start", nil)},
 		{word: "stop", flags: []string{"hard"}, run: stop("stop")},
 		{word: "restart", flags: []string{"hard"}, run: stop("restart")},

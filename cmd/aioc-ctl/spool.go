@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,9 @@ import (
 // be writing meanwhile, which changes nothing but what is seen.
 func spoolCommand(_ context.Context, c *call) error {
 	action, dir, out := c.args[0], c.arg(1), c.arg(2)
+	if action != "salvage" && c.arg(3) != "" {
+		return usagef("spool %s: unexpected argument %q", action, c.arg(3))
+	}
 	switch action {
 	case "verify":
 		if out != "" {
@@ -35,9 +39,9 @@ func spoolCommand(_ context.Context, c *call) error {
 		return c.dump(dir)
 	case "salvage":
 		if dir == "" || out == "" {
-			return usagef("spool salvage: want the directory of one log, and a new one for the copy")
+			return usagef("spool salvage: want the directory of one log, a new one for the copy, and perhaps the subscriber whose messages to copy")
 		}
-		n, err := spool.Salvage(dir, out)
+		n, err := spool.Salvage(dir, out, c.arg(3))
 		if err != nil {
 			return fmt.Errorf("spool salvage: %w", err)
 		}
@@ -52,6 +56,8 @@ type logRow struct {
 	Waiting int64    `json:"waiting"`
 	Bytes   int64    `json:"bytes"`
 	Damage  []string `json:"damage"`
+	// Of what is published: how many wait for each subscriber.
+	Subscribers map[string]int64 `json:"subscribers,omitempty"`
 }
 
 // verify reads all logs below a directory, or those of the connectors of this
@@ -85,7 +91,7 @@ func (c *call) verify(dir string) error {
 		if err != nil {
 			return fmt.Errorf("spool verify: %w", err)
 		}
-		row := logRow{dir, r.Waiting, r.Bytes, []string{}}
+		row := logRow{dir, r.Waiting, r.Bytes, []string{}, r.Views}
 		for _, d := range r.Damage {
 			row.Damage = append(row.Damage, d.String())
 			damaged = true
@@ -96,6 +102,9 @@ func (c *call) verify(dir string) error {
 		t.head("WAITING", "BYTES", "DAMAGE", "LOG")
 		for _, r := range rows {
 			t.row(strconv.FormatInt(r.Waiting, 10), size(r.Bytes), strconv.Itoa(len(r.Damage)), r.Dir)
+			for _, name := range slices.Sorted(maps.Keys(r.Subscribers)) {
+				t.row(strconv.FormatInt(r.Subscribers[name], 10), "", "", "  for "+name)
+			}
 			for _, d := range r.Damage {
 				t.row("", "", "", d)
 			}

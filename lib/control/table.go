@@ -96,7 +96,7 @@ func Verbs() []Verb {
 		{"subscribe", "TYPE ...", "change what a client subscribes to", "set_subscribe_message_types", true},
 		{"purge", "[-yes]", "delete ALL messages that wait on disk, good ones too", "purge", true},
 		{"dead", "list|show ID|retry|drop ID|-type T|-all", "messages that no handler could do", "dead_list", false},
-		{"spool", "verify [DIR]|dump DIR|salvage DIR NEW", "look at messages on disk, without a connector", "", true},
+		{"spool", "verify [DIR]|dump DIR|salvage DIR NEW [SUBSCRIBER]", "look at messages on disk, without a connector", "", true},
 		{"start", "", "open what stop has closed", "start", true},
 		{"stop", "[-hard]", "close links and sockets, but go on listening to commands", "stop", true},
 		{"restart", "[-hard]", "read the configuration again, stop and start", "restart", true},

@@ -39,6 +39,11 @@ func (l *Log) Ack(ranges ...Range) error {
 				l.release(seg)
 			}
 		}
+		for _, v := range l.views {
+			if v.remove(r) > 0 {
+				empty = true
+			}
+		}
 		l.forgetNotes(r)
 	}
 	if empty {
@@ -50,26 +55,37 @@ func (l *Log) Ack(ranges ...Range) error {
 // writeAcks writes what is acknowledged and not written.
 func (l *Log) writeAcks() (first error) {
 	for _, seg := range l.segs {
-		for len(seg.pending) > 0 {
-			some := seg.pending[:min(len(seg.pending), maxRanges)]
-			b := l.ackBuf[:0]
-			for _, r := range some {
-				b = le.AppendUint64(b, r.First)
-				b = le.AppendUint64(b, r.Last)
-			}
-			l.ackBuf = b
-			if err := l.writeAck(seg, head{kind: kindAck}, nil, b); err != nil {
-				if first == nil {
-					first = l.failure(err)
-				}
-				break
-			}
-			if seg.pending = seg.pending[len(some):]; len(seg.pending) == 0 {
-				seg.pending = nil
-			}
+		if err := l.writeRanges(seg, 0, &seg.pending); err != nil && first == nil {
+			first = err
+		}
+	}
+	for _, v := range l.views {
+		if err := v.writeAcks(); err != nil && first == nil {
+			first = err
 		}
 	}
 	return first
+}
+
+// writeRanges writes acknowledgements of one segment, of the view with that
+// number or, with 0, of all. What is written is taken out of pending.
+func (l *Log) writeRanges(seg *segment, view uint64, pending *set) error {
+	for len(*pending) > 0 {
+		some := (*pending)[:min(len(*pending), maxRanges)]
+		b := l.ackBuf[:0]
+		for _, r := range some {
+			b = le.AppendUint64(b, r.First)
+			b = le.AppendUint64(b, r.Last)
+		}
+		l.ackBuf = b
+		if err := l.writeAck(seg, head{kind: kindAck, seq: view}, nil, b); err != nil {
+			return l.failure(err)
+		}
+		if *pending = (*pending)[len(some):]; len(*pending) == 0 {
+			*pending = nil
+		}
+	}
+	return nil
 }
 
 // writeAck appends a record to the acknowledgements of a segment.
@@ -202,12 +218,16 @@ func (l *Log) Close() error {
 		return nil
 	}
 	var err error
+	if len(l.changed) > 0 && l.broken == nil {
+		err = l.putState()
+	}
 	if l.cur != nil && l.cur.synced < l.cur.size {
-		if err = l.file.Sync(); err == nil {
-			err = l.syncDir()
+		syncErr := l.file.Sync()
+		if syncErr == nil {
+			syncErr = l.syncDir()
 		}
-		if err != nil {
-			err = l.wrap(err)
+		if syncErr != nil {
+			err = l.wrap(syncErr)
 		} else {
 			l.cur.synced = l.cur.size
 			l.committed = l.valid
@@ -234,6 +254,11 @@ func (l *Log) Close() error {
 	for _, seg := range l.segs {
 		l.quota.Add(-seg.charged)
 		seg.charged = 0
+	}
+	for _, v := range l.views {
+		for _, h := range v.holds {
+			v.charge(h, -h.charged)
+		}
 	}
 	return err
 }

@@ -100,6 +100,9 @@ func (l *Log) takeBack(err error) error {
 		l.failed = append(l.failed, Range{l.committed + 1, l.valid})
 		gone := Range{l.committed + 1, ^uint64(0)}
 		l.waiting -= seg.live.remove(gone)
+		for _, v := range l.views {
+			v.takeBack(seg, gone)
+		}
 		l.forgetNotes(gone)
 		seg.last = min(seg.last, l.committed)
 		if seg.first > seg.last {
@@ -200,6 +203,7 @@ func (l *Log) removeSegment(seg *segment) bool {
 func (l *Log) forgetFiles(seg *segment) {
 	l.quota.Add(-seg.charged)
 	seg.charged = 0
+	seg.gone = true
 	if l.ackSeg == seg {
 		l.ackFile.Close()
 		l.ackFile, l.ackSeg = nil, nil

@@ -164,13 +164,13 @@ func TestALogIsInspectedWithoutAChange(t *testing.T) {
 		}
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	if n, err := Salvage(dir, out); n != 6 || err != nil {
+	if n, err := Salvage(dir, out, ""); n != 6 || err != nil {
 		t.Errorf("salvage: got %d, %v", n, err)
 	}
 	if after := snapshot(t, dir); after != before {
 		t.Errorf("the log was changed: %s, was %s", after, before)
 	}
-	if _, err := Salvage(dir, out); !errors.Is(err, fs.ErrExist) {
+	if _, err := Salvage(dir, out, ""); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("salvage onto a log: got %v", err)
 	}
 	saved, _ := mustOpen(t, out, Options{Durable: true})

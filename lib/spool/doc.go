@@ -30,9 +30,10 @@
 //	       the file xor the lower half of the record's offset in it
 //	 8  4  length of the body
 //	12  2  length of the meta part at the start of the body
-//	14  1  kind: 1 message, 2 state, 3 mark, 4 acknowledgement, 5 note
+//	14  1  kind: 1 message, 2 state, 3 mark, 4 acknowledgement, 5 note, 6 views
 //	15  1  flags of the owner
-//	16  8  sequence; of a state and a mark, that of the last record before
+//	16  8  sequence; of a state and a mark, that of the last record before; of
+//	       views, the one after that; of an acknowledgement, the view's number
 //	24  8  time, Unix ms
 //	32  4  checksum of the body: its CRC-32C, continued from the seal
 //	36     body: meta, then the frame
@@ -62,6 +63,21 @@
 //   - After a failed sync or a write that could not be taken back the segment is
 //     not written any more, and prev in the header of the next one makes void
 //     what was reported as failed.
+//
+// A log can be shared: see View. A record of views says who is given what is
+// appended behind it. One that lists all begins each segment, before its state;
+// one of changes goes before the first record that needs it, in the same write.
+// Both are written twice in a row. The body is
+//
+//	0  1   1: all views, 2: changes
+//	1      the highest number of a view ever, as a varint
+//	       for each view: its number, a varint; a byte, 0 ended, 1 it is not
+//	       given what follows, 2 it is; the length of its name, a varint; the name
+//
+// So what waits for a view is found without anything that is written for it
+// alone but its acknowledgements: as with those of all, losing them can only bring
+// back what it had. The sequence of such a record makes it void when what was
+// appended behind it is.
 //
 // Open never writes to an old segment: it goes on in a new one, made with the
 // first Append. Nothing here starts a goroutine.

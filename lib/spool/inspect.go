@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 )
 
 // inspect reads the log in a directory without changing anything there. It may
@@ -50,12 +52,15 @@ type line struct {
 	Last         uint64 `json:"last,omitempty"`
 	Waiting      int64  `json:"waiting,omitempty"`
 	What         string `json:"what,omitempty"`
+	View         string `json:"view,omitempty"`
 }
 
 // Dump writes the log in a directory as lines of JSON without changing anything:
 // one of kind message for each record that is still on disk, acknowledged or
 // not; or, with frames, for each that waits, with its frame; then one of kind
-// damage for each damage, and one of kind log. Meta parts, notes and frames are
+// damage for each damage, one of kind view for each view, and one of kind log.
+// A message of a log that is shared is acknowledged when no view waits for it.
+// Meta parts, notes and frames are
 // in base64.
 func Dump(dir string, w io.Writer, frames bool) error {
 	out := bufio.NewWriter(w)
@@ -71,12 +76,19 @@ func Dump(dir string, w io.Writer, frames bool) error {
 			Bytes: int64(r.Size), Frame: r.Frame, Acknowledged: acknowledged})
 	}
 	o := Options{Durable: true}
-	if !frames {
-		o.Replay = message
-	}
 	l, rec, err := inspect(dir, o)
 	if err != nil {
 		return err
+	}
+	if !frames {
+		// What waits is known only when all has been read.
+		shared := l.shared
+		o.Replay = func(r Record, acknowledged bool) {
+			message(r, acknowledged || shared && !l.waits(r.Seq))
+		}
+		if _, rec, err = inspect(dir, o); err != nil {
+			return err
+		}
 	}
 	if frames {
 		err := l.each(func(p *Page) error {
@@ -92,6 +104,9 @@ func Dump(dir string, w io.Writer, frames bool) error {
 	for _, d := range rec.Damage {
 		put(line{Kind: "damage", File: d.File, Offset: d.Offset, Bytes: d.Bytes, What: string(d.Kind)})
 	}
+	for _, name := range slices.Sorted(maps.Keys(rec.Views)) {
+		put(line{Kind: "view", View: name, Waiting: rec.Views[name]})
+	}
 	put(line{Kind: "log", Epoch: hex.EncodeToString(l.epoch[:]), First: rec.First, Last: rec.Last, Waiting: rec.Waiting, Bytes: rec.Bytes})
 	if failed == nil {
 		failed = out.Flush()
@@ -99,9 +114,15 @@ func Dump(dir string, w io.Writer, frames bool) error {
 	return failed
 }
 
+// waits tells whether a record is there and not acknowledged.
+func (l *Log) waits(seq uint64) bool {
+	return slices.ContainsFunc(l.segs, func(s *segment) bool { return s.live.has(seq) })
+}
+
 // each calls f with all records that wait, some at a time.
-func (l *Log) each(f func(*Page) error) error {
-	r := l.Reader(0)
+func (l *Log) each(f func(*Page) error) error { return readEach(l.Reader(0), f) }
+
+func readEach(r *Reader, f func(*Page) error) error {
 	defer r.Close()
 	for {
 		var p Page
@@ -135,11 +156,18 @@ func Waiting(dir string, f func(frame []byte)) error {
 // Salvage copies all records that wait in the log in dir, those behind a gap
 // too, to a new log in the directory out, which must not hold one, and returns
 // how many. Nothing in dir is changed. The new log has another epoch and no
-// state.
-func Salvage(dir, out string) (n int64, err error) {
+// state. Of a log that is shared it copies what waits for one view; without its
+// name, what waits for any.
+func Salvage(dir, out, view string) (n int64, err error) {
 	from, _, err := inspect(dir, Options{})
 	if err != nil {
 		return 0, err
+	}
+	source := from.Reader(0)
+	if view != "" {
+		if source.v = from.view(view); source.v == nil {
+			return 0, from.wrap(fmt.Errorf("nothing is there for %q: %w", view, fs.ErrNotExist))
+		}
 	}
 	to, rec, err := Open(out, Options{Durable: true})
 	if err != nil {
@@ -153,7 +181,7 @@ func Salvage(dir, out string) (n int64, err error) {
 	if rec.Last > 0 || rec.Bytes > 0 {
 		return 0, to.wrap(fmt.Errorf("a log is there: %w", fs.ErrExist))
 	}
-	err = from.each(func(p *Page) error {
+	err = readEach(source, func(p *Page) error {
 		if err := to.Append(p.Records); err != nil {
 			return err
 		}

@@ -42,20 +42,27 @@ func (q *Quota) Used() int64 { return q.used.Load() }
 // would be too many: then it returns ErrFull, or ErrTotal or ErrNoSpace when
 // others have used them.
 func (q *Quota) Take(n int64) error {
-	for {
-		limit, used := q.limit.Load(), q.used.Load()
-		if limit > 0 && used+n > limit {
-			return ErrFull
-		}
-		if q.used.CompareAndSwap(used, used+n) {
-			break
-		}
+	if err := q.hold(n); err != nil {
+		return err
 	}
 	err := q.within(n)
 	if err != nil {
 		q.used.Add(-n)
 	}
 	return err
+}
+
+// hold is Take for what the log of a view uses already of what there is for all.
+func (q *Quota) hold(n int64) error {
+	for {
+		limit, used := q.limit.Load(), q.used.Load()
+		if limit > 0 && used+n > limit {
+			return ErrFull
+		}
+		if q.used.CompareAndSwap(used, used+n) {
+			return nil
+		}
+	}
 }
 
 // within uses n more bytes of what there is for all.
@@ -72,6 +79,9 @@ func (q *Quota) within(n int64) error {
 	}
 	return err
 }
+
+// held is Add for what hold has taken.
+func (q *Quota) held(n int64) { q.used.Add(n) }
 
 // Add uses n bytes whatever the bound is, or gives them back when n is negative.
 func (q *Quota) Add(n int64) {

@@ -46,6 +46,15 @@ func (s *set) push(seq uint64) {
 	*s = append(*s, Range{seq, seq})
 }
 
+// pushRange adds a range above all others.
+func (s *set) pushRange(r Range) {
+	if n := len(*s); n > 0 && (*s)[n-1].Last+1 == r.First {
+		(*s)[n-1].Last = r.Last
+		return
+	}
+	*s = append(*s, r)
+}
+
 // add adds a range wherever it belongs.
 func (s *set) add(r Range) {
 	i := s.find(r.First)

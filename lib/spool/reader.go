@@ -22,6 +22,7 @@ type Page struct {
 // at a time, while others use the log.
 type Reader struct {
 	l    *Log
+	v    *View    // whose records it reads, nil: all
 	next uint64   // the first sequence to look for
 	seg  *segment // of f; only its constants are looked at without the lock
 	f    File
@@ -89,9 +90,9 @@ func (r *Reader) position(upTo uint64) (end int64, live set, err error) {
 	if l.closed {
 		return 0, nil, l.wrap(ErrClosed)
 	}
-	for _, seg := range l.segs {
-		for i := seg.live.find(r.next); i < len(seg.live) && seg.live[i].First <= upTo && len(live) < maxRanges; i++ {
-			live = append(live, Range{max(r.next, seg.live[i].First), min(upTo, seg.live[i].Last)})
+	for seg, all := range r.wanted {
+		for i := all.find(r.next); i < len(*all) && (*all)[i].First <= upTo && len(live) < maxRanges; i++ {
+			live = append(live, Range{max(r.next, (*all)[i].First), min(upTo, (*all)[i].Last)})
 		}
 		if len(live) == 0 {
 			continue
@@ -113,6 +114,34 @@ func (r *Reader) position(upTo uint64) (end int64, live set, err error) {
 		return seg.size, live, nil
 	}
 	return 0, nil, nil
+}
+
+// wanted yields the segments with what is wanted of them. The log is locked.
+func (r *Reader) wanted(yield func(*segment, *set) bool) {
+	if r.v != nil {
+		for _, h := range r.v.holds {
+			if !yield(h.seg, &h.live) {
+				return
+			}
+		}
+		return
+	}
+	for _, seg := range r.l.segs {
+		if !yield(seg, &seg.live) {
+			return
+		}
+	}
+}
+
+// live is what is wanted of the segment that is open. The log is locked.
+func (r *Reader) live() set {
+	if r.v == nil {
+		return r.seg.live
+	}
+	if h := r.v.hold(r.seg); h != nil {
+		return h.live
+	}
+	return nil
 }
 
 // read reads wanted records of one segment. The window of the scanner is the
@@ -186,9 +215,9 @@ func (r *Reader) settle(p *Page) {
 	l := r.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	kept := p.Records[:0]
+	kept, live := p.Records[:0], r.live()
 	for _, rec := range p.Records {
-		if r.seg.live.has(rec.Seq) {
+		if live.has(rec.Seq) {
 			rec.Note = l.notes[rec.Seq]
 			kept = append(kept, rec)
 		}
@@ -198,13 +227,19 @@ func (r *Reader) settle(p *Page) {
 	lost := p.Lost
 	p.Lost = p.Lost[:0:0]
 	for _, part := range lost {
-		r.seg.live.overlap(part, func(part Range) { p.Lost = append(p.Lost, part) })
+		live.overlap(part, func(part Range) { p.Lost = append(p.Lost, part) })
 	}
 	if len(p.Lost) == 0 || l.closed {
 		return
 	}
 	r.seg.damaged = true
 	for _, part := range p.Lost {
+		if r.v != nil { // the others find it themselves
+			n := r.v.remove(part)
+			r.v.lost += uint64(n)
+			l.counts.Lost += uint64(n)
+			continue
+		}
 		n := r.seg.live.remove(part)
 		l.waiting -= n
 		l.counts.Lost += uint64(n)

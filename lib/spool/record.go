@@ -27,6 +27,7 @@ const (
 	kindMark
 	kindAck
 	kindNote
+	kindViews
 )
 
 var (

@@ -38,6 +38,9 @@ type Recovered struct {
 	Waiting int64  // records not acknowledged
 	Bytes   int64  // on disk
 	Damage  []Damage
+
+	// Of a log that is shared: how many records wait for each view.
+	Views map[string]int64
 }
 
 // found is a segment that recovery looks at.
@@ -75,6 +78,12 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 // summary says what waits.
 func (l *Log) summary(rec *Recovered) {
 	rec.Last, rec.Waiting = l.valid, l.waiting
+	for _, v := range l.views {
+		if rec.Views == nil {
+			rec.Views = map[string]int64{}
+		}
+		rec.Views[v.name] = v.waiting
+	}
 	for _, seg := range l.segs {
 		rec.Bytes += seg.size + seg.acked
 		if rec.First == 0 && len(seg.live) > 0 {
@@ -104,6 +113,7 @@ func (l *Log) recover(rec *Recovered, replay func(Record, bool), restore func([]
 	if err != nil {
 		return err
 	}
+	l.guessing = true
 	newest := len(all) - 1
 	for newest > 0 && !all[newest].whole {
 		newest-- // one without a header proves nothing about those before it
@@ -111,6 +121,16 @@ func (l *Log) recover(rec *Recovered, replay func(Record, bool), restore func([]
 	for i, f := range all {
 		if err := l.load(f, rec, i >= newest, replay, restore); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	if l.shared {
+		l.shareOut()
+	}
+	for _, seg := range l.segs {
+		l.waiting += seg.live.count()
+		if len(seg.live) > 0 {
+			seg.charged = seg.size
+			l.quota.Add(seg.charged)
 		}
 	}
 	l.last, l.committed = l.valid, l.valid
@@ -255,8 +275,11 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		l.valid = max(l.valid, f.header.prev)
 	}
 	seg.size = max(f.size, segmentHead)
-	// What older segments say may go only when this one has its state.
-	state := l.o.State == nil || slices.ContainsFunc(entries, func(e entry) bool { return e.kind == kindState })
+	// What older segments say may go only when this one has it too.
+	has := func(kind uint8) bool {
+		return slices.ContainsFunc(entries, func(e entry) bool { return e.kind == kind })
+	}
+	state := (l.o.State == nil || has(kindState)) && (!l.shared || has(kindViews))
 	seg.synced, seg.durable, seg.sealed = seg.size, f.whole && state, true
 	messages := entries[:0]
 	for _, e := range entries {
@@ -266,6 +289,9 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		case e.kind == kindState || e.kind == kindMark:
 			// The sequence of a record that is damaged now is not used again.
 			l.valid = max(l.valid, e.seq)
+		case e.kind == kindViews:
+			l.shared = true
+			l.readViews(e.body)
 		case e.kind != kindMessage || e.seq <= l.valid:
 			continue
 		default:
@@ -295,11 +321,6 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 				Size: e.length - e.meta, Note: l.notes[e.seq]}, !seg.live.has(e.seq))
 		}
 	}
-	l.waiting += seg.live.count()
-	if len(seg.live) > 0 {
-		seg.charged = seg.size
-		l.quota.Add(seg.charged)
-	}
 	l.segs = append(l.segs, seg)
 	return nil
 }
@@ -322,7 +343,16 @@ func (l *Log) loadAcks(seg *segment, rec *Recovered) error {
 		case kindAck:
 			for b := e.body; len(b) >= 16; b = b[16:] {
 				r := Range{le.Uint64(b), le.Uint64(b[8:])}
-				if r.First <= r.Last {
+				switch {
+				case r.First > r.Last:
+				case e.seq > 0: // one view's
+					if seg.found == nil {
+						seg.found = map[uint64]set{}
+					}
+					s := seg.found[e.seq]
+					s.add(r)
+					seg.found[e.seq] = s
+				default:
 					seg.live.remove(r)
 				}
 			}

@@ -37,6 +37,9 @@ type Options struct {
 	SegmentSize int64
 	// Quota bounds the bytes on disk; logs may share one. nil: no bound.
 	Quota *Quota
+	// Shared: the log has views, and records are appended for some of them by
+	// Share. An Ack or a Note of the log itself is one of all views.
+	Shared bool
 	// FS is the file system. nil: the real one.
 	FS FS
 
@@ -89,6 +92,16 @@ type Log struct {
 	notes     map[uint64][]byte
 	waiting   int64
 	counts    Stats
+
+	// Of a log that is shared: waiting counts what is in segments of which a
+	// view has something.
+	shared   bool
+	views    []*View
+	lastView uint64  // the highest number of a view ever
+	turn     uint64  // of Share
+	changed  []*View // to be written
+	viewBuf  []byte
+	guessing bool // while it is opened: no segment has said yet who the views are
 }
 
 // segment is one file of the log. Guarded by the log's mu.
@@ -97,20 +110,23 @@ type segment struct {
 	key     uint64
 	first   uint64 // sequence of its first record, 0 without one
 	last    uint64
-	live    set     // not acknowledged
-	size    int64   // up to here it is written and valid
-	content int64   // the end of what is no mark
-	synced  int64   // up to here it is on disk
-	marked  int64   // what its last mark says
-	durable bool    // its name and header are on disk
-	sealed  bool    // is not written any more
-	damaged bool    // is kept when all is acknowledged
-	charged int64   // what the quota counts for it
-	index   []point // of its records, one for every so many bytes
-	acks    bool    // it has a file of acknowledgements
-	acked   int64   // size of that file
-	pending set     // acknowledged, not yet in that file
-	unsure  bool    // that file is not synced
+	live    set            // not acknowledged; of a log that is shared, all since a view had nothing of it
+	size    int64          // up to here it is written and valid
+	content int64          // the end of what is no mark
+	synced  int64          // up to here it is on disk
+	marked  int64          // what its last mark says
+	durable bool           // its name and header are on disk
+	sealed  bool           // is not written any more
+	damaged bool           // is kept when all is acknowledged
+	charged int64          // what the quota counts for it
+	index   []point        // of its records, one for every so many bytes
+	acks    bool           // it has a file of acknowledgements
+	acked   int64          // size of that file
+	pending set            // acknowledged, not yet in that file
+	unsure  bool           // that file is not synced
+	holds   int            // views that have something of it
+	gone    bool           // it was removed
+	found   map[uint64]set // while the log is opened: acknowledged, by number of the view
 }
 
 // point is where a record is.
@@ -131,7 +147,7 @@ const (
 
 // newLog returns a log without segments.
 func newLog(dir string, o Options) *Log {
-	l := &Log{dir: dir, fs: o.FS, o: o, quota: o.Quota, number: 1, notes: map[uint64][]byte{}}
+	l := &Log{dir: dir, fs: o.FS, o: o, quota: o.Quota, number: 1, notes: map[uint64][]byte{}, shared: o.Shared}
 	if l.fs == nil {
 		l.fs = disk{}
 	}
@@ -187,7 +203,12 @@ func (l *Log) Append(records []Record) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := int64(markSize)
+	return l.append(records)
+}
+
+// append is Append with the lock held. It also writes what has become of views.
+func (l *Log) append(records []Record) error {
+	n := markSize + l.changesSize()
 	for i := range records {
 		r := &records[i]
 		if len(r.Meta) > MaxMeta || len(r.Frame) > MaxFrame {
@@ -214,6 +235,9 @@ func (l *Log) Append(records []Record) error {
 	if seg.marked < seg.synced {
 		w.buf = appendMark(w.buf, s, w.at, seg.synced, l.committed)
 	}
+	if len(l.changed) > 0 {
+		w.buf = l.appendViews(w.buf, s, w.end(), changedViews, l.changed)
+	}
 	for i := range records {
 		r := &records[i]
 		off := w.end()
@@ -235,6 +259,7 @@ func (l *Log) Append(records []Record) error {
 	if seg.marked < seg.synced {
 		seg.marked = seg.synced
 	}
+	l.changesWritten()
 	seg.size, seg.content = w.at, w.at
 	if seg.first == 0 {
 		seg.first = records[0].Seq
@@ -260,11 +285,18 @@ func (l *Log) keep(buf []byte) {
 func (l *Log) PutState() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.o.State == nil {
+	return l.putState()
+}
+
+func (l *Log) putState() error {
+	if l.o.State == nil && len(l.changed) == 0 {
 		return nil
 	}
-	state := l.o.State(nil)
-	n := recordHead + int64(len(state))
+	var state []byte
+	if l.o.State != nil {
+		state = l.o.State(nil)
+	}
+	n := recordHead + int64(len(state)) + l.changesSize()
 	number := l.number
 	if err := l.room(n); err != nil {
 		return err
@@ -272,14 +304,21 @@ func (l *Log) PutState() error {
 	if l.number != number {
 		return nil // the new segment has it
 	}
-	seg := l.cur
-	b := appendRecord(l.buf[:0], seal(seg.key, seg.number), seg.size, head{kind: kindState, seq: l.valid}, nil, state)
+	seg, b := l.cur, l.buf[:0]
+	s := seal(seg.key, seg.number)
+	if len(l.changed) > 0 {
+		b = l.appendViews(b, s, seg.size, changedViews, l.changed)
+	}
+	if l.o.State != nil {
+		b = appendRecord(b, s, seg.size+int64(len(b)), head{kind: kindState, seq: l.valid}, nil, state)
+	}
 	_, err := l.file.WriteAt(b, seg.size)
 	l.keep(b)
 	if err != nil {
 		return l.undo(err)
 	}
-	seg.size += n
+	l.changesWritten()
+	seg.size += int64(len(b))
 	seg.content = seg.size
 	return nil
 }
@@ -385,8 +424,11 @@ func (l *Log) create(durable bool) error {
 		h.flags = notSynced
 	}
 	b := h.encode()
+	if l.shared {
+		b = l.appendViews(b, seal(seg.key, seg.number), segmentHead, allViews, l.views)
+	}
 	if l.o.State != nil {
-		b = appendRecord(b, seal(seg.key, seg.number), segmentHead, head{kind: kindState, seq: l.valid}, nil, l.o.State(nil))
+		b = appendRecord(b, seal(seg.key, seg.number), int64(len(b)), head{kind: kindState, seq: l.valid}, nil, l.o.State(nil))
 	}
 	_, err = f.WriteAt(b, 0)
 	if err == nil && durable {
@@ -412,7 +454,9 @@ func (l *Log) create(durable bool) error {
 	}
 	if l.cur != nil {
 		l.cur.sealed = true
+		l.sealed(l.cur)
 	}
+	l.changesWritten()
 	l.cur, l.file = seg, f
 	l.segs = append(l.segs, seg)
 	return nil

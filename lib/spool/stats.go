@@ -13,6 +13,7 @@ type Stats struct {
 	Bytes    int64 // on disk, of segments and acknowledgements
 	Segments int
 	Waiting  int64     // records not acknowledged
+	Shared   bool      // of a view: Bytes are others' too
 	Oldest   time.Time // not after the time of the oldest of them, zero without one
 
 	// Since the log was opened.
@@ -53,9 +54,15 @@ func (l *Log) Stats() Stats {
 		if len(seg.live) == 0 || !s.Oldest.IsZero() {
 			continue
 		}
-		if i := seg.before(seg.live[0].First); i >= 0 {
-			s.Oldest = time.UnixMilli(seg.index[i].time)
-		}
+		s.Oldest = seg.timeOf(seg.live[0].First)
 	}
 	return s
+}
+
+// timeOf returns a time that is not after that of a record, zero if none is known.
+func (s *segment) timeOf(seq uint64) time.Time {
+	if i := s.before(seq); i >= 0 {
+		return time.UnixMilli(s.index[i].time)
+	}
+	return time.Time{}
 }

@@ -1,0 +1,633 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// share appends records for the views of these names, letters.
+func share(t *testing.T, l *Log, first, last uint64, size int, names string) {
+	t.Helper()
+	var views []*View
+	for _, name := range names {
+		views = append(views, l.View(string(name), nil))
+	}
+	if left, err := l.Share(batch(first, last, size), views); err != nil || len(left) > 0 {
+		t.Fatalf("%d left out, %v", len(left), err)
+	}
+}
+
+// readView returns what waits for a view, which it checks to be what was shared.
+func readView(t *testing.T, l *Log, name string) (got set) {
+	t.Helper()
+	v := l.View(name, nil)
+	r := v.Reader(0)
+	defer r.Close()
+	var p Page
+	for {
+		if err := r.Read(&p, 3000, ^uint64(0)); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Lost) > 0 {
+			t.Errorf("cannot be read: %v", p.Lost)
+		}
+		if len(p.Records) == 0 {
+			break
+		}
+		for _, rec := range p.Records {
+			if string(rec.Meta) != fmt.Sprintf("m%d", rec.Seq) || len(rec.Frame) > 0 && rec.Frame[len(rec.Frame)-1] != byte(rec.Seq) {
+				t.Errorf("record %d is not what was put", rec.Seq)
+			}
+			got.push(rec.Seq)
+		}
+	}
+	n, first, last := v.Waiting()
+	if n != got.count() || n > 0 && (first != got[0].First || last != got[len(got)-1].Last) {
+		t.Errorf("view %s: %d wait, from %d to %d; read %s", name, n, first, last, ranges(got))
+	}
+	return got
+}
+
+// checkViews compares what waits for views with "a:1-3 b:2".
+func checkViews(t *testing.T, l *Log, want string) {
+	t.Helper()
+	var list []string
+	for _, name := range slices.Sorted(slices.Values(l.Views())) {
+		list = append(list, name+":"+ranges(readView(t, l, name)))
+	}
+	if got := strings.Join(list, " "); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestARecordWaitsForThoseItWasSharedWith(t *testing.T) {
+	dir := t.TempDir() + "/log"
+	o := Options{Durable: true, Shared: true, SegmentSize: 4096}
+	l, _ := mustOpen(t, dir, o)
+	again := func() {
+		t.Helper()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l, _ = mustOpen(t, dir, o)
+	}
+	share(t, l, 1, 3, 500, "ab")
+	share(t, l, 4, 6, 500, "b")
+	share(t, l, 7, 9, 500, "abc")
+	mustCommit(t, l, 9)
+	const all = "a:1-3 7-9 b:1-9 c:7-9"
+	checkViews(t, l, all)
+	again()
+	checkViews(t, l, all)
+	for name, r := range map[string]Range{"a": {2, 8}, "b": {1, 6}, "c": {9, 9}} {
+		if err := l.View(name, nil).Ack(r, Range{100, 200}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const some = "a:1-1 9-9 b:7-9 c:7-8"
+	checkViews(t, l, some)
+	again()
+	checkViews(t, l, some)
+	l.View("b", nil).End()
+	checkViews(t, l, "a:1-1 9-9 c:7-8")
+	again()
+	checkViews(t, l, "a:1-1 9-9 c:7-8")
+	share(t, l, 10, 10, 5, "b") // a new one of that name
+	mustAck(t, l, Range{1, 8})  // for all
+	checkViews(t, l, "a:9-9 b:10-10 c:")
+	again()
+	checkViews(t, l, "a:9-9 b:10-10 c:")
+	mustAck(t, l, Range{1, 10})
+	if s := l.Stats(); s.Segments != 1 || s.Waiting != 0 {
+		t.Errorf("%d segments, %d wait", s.Segments, s.Waiting)
+	}
+}
+
+func TestARecordIsOnDiskOnceForAllViews(t *testing.T) {
+	for _, views := range []int{1, 100} {
+		m := newMemFS(nil)
+		l, _, err := Open(crashDir, Options{Durable: true, Shared: true, FS: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []*View
+		for i := range views {
+			all = append(all, l.View(fmt.Sprint("view", i), nil))
+		}
+		for i := range uint64(10) {
+			if _, err := l.Share(batch(100*i+1, 100*i+100, 100), all); err != nil {
+				t.Fatal(err)
+			}
+			mustCommit(t, l, 100*i+100)
+		}
+		s := l.Stats()
+		if most := int64(10*100*(100+recordHead+6) + views*50 + 4096); s.Bytes > most || s.Syncs != 10 {
+			t.Errorf("%d views: %d bytes in %d syncs, want at most %d in 10", views, s.Bytes, s.Syncs, most)
+		}
+		l.Close()
+	}
+}
+
+// What one view leaves behind is bounded by its quota, and costs the others
+// nothing.
+func TestAViewBeyondItsQuotaIsLeftOut(t *testing.T) {
+	m := newMemFS(nil)
+	o := Options{Durable: true, Shared: true, SegmentSize: 8 << 10, FS: m}
+	l, _, err := Open(crashDir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const limit = 100 << 10
+	quota := NewQuota(limit)
+	views := []*View{l.View("slow", quota), l.View("quick", NewQuota(limit))}
+	rng := rand.New(rand.NewPCG(3, 3))
+	given, lost, most := 0, 0, int64(0)
+	for seq := uint64(1); seq < 20_000; seq++ {
+		left, err := l.Share(batch(seq, seq, 100), views)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case len(left) == 0:
+			given++
+			// It is done with all but one of each segment or so.
+			if rng.IntN(60) > 0 {
+				if err := views[0].Ack(Range{seq, seq}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case len(left) == 1 && left[0] == views[0]:
+			lost++
+		default:
+			t.Fatalf("record %d: %d left out", seq, len(left))
+		}
+		if seq%50 == 0 {
+			mustCommit(t, l, seq)
+			if err := views[1].Ack(Range{1, seq}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		most = max(most, l.Stats().Bytes)
+	}
+	if given == 0 || lost == 0 {
+		t.Errorf("%d given, %d left out", given, lost)
+	}
+	if most > 2*limit {
+		t.Errorf("%d bytes on disk, of which %d are allowed", most, limit)
+	}
+	if used := quota.Used(); used > limit+o.SegmentSize || used < limit/2 {
+		t.Errorf("%d bytes count, of %d", used, limit)
+	}
+	waiting := readView(t, l, "slow")
+	l.Close()
+	if used := quota.Used(); used != 0 {
+		t.Errorf("%d bytes count when it is closed", used)
+	}
+	l, _, err = Open(crashDir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.View("slow", quota)
+	if got := readView(t, l, "slow"); ranges(got) != ranges(waiting) {
+		t.Errorf("got %s, want %s", ranges(got), ranges(waiting))
+	}
+	l.View("slow", nil).End()
+	l.View("quick", nil).End()
+	if s, used := l.Stats(), quota.Used(); s.Segments > 1 || used != 0 {
+		t.Errorf("%d segments for nobody, %d bytes count", s.Segments, used)
+	}
+	l.Close()
+}
+
+// member is what is known of one view, from its begin to its end.
+type member struct {
+	expect
+	given         set  // Share returned
+	ending, ended bool // End was called; and that is on the disk
+}
+
+// fan is what is known of all views, the newest of a name last.
+type fan map[string][]*member
+
+type fanWork struct {
+	*workload
+	now  fan
+	done []func(fan) // in the order of the changes of the file system at which they happen
+	at   []int
+}
+
+func (w *fanWork) note(f func(fan)) {
+	f(w.now)
+	w.done, w.at = append(w.done, f), append(w.at, len(w.fs.ops))
+}
+
+func (f fan) last(name string) *member {
+	all := f[name]
+	if len(all) == 0 || all[len(all)-1].ending {
+		all = append(all, &member{})
+		f[name] = all
+	}
+	return all[len(all)-1]
+}
+
+func (w *fanWork) share(n, size int, names ...string) {
+	w.t.Helper()
+	r := Range{w.next, w.next + uint64(n) - 1}
+	var views []*View
+	for _, name := range names {
+		views = append(views, w.l.View(name, nil))
+	}
+	w.note(func(f fan) {
+		for _, name := range names {
+			f.last(name).started.add(r)
+		}
+	})
+	_, err := w.l.Share(batch(r.First, r.Last, size), views)
+	switch {
+	case err == nil:
+		w.next, w.mark = r.Last+1, r.Last
+		w.note(func(f fan) {
+			for _, name := range names {
+				f.last(name).given.add(r)
+			}
+		})
+	case errors.Is(err, ErrFailed):
+		w.repair()
+	case !errors.Is(err, ErrNoSpace):
+		w.t.Fatal(err)
+	}
+}
+
+// repair voids for all what was not committed.
+func (w *fanWork) repair() {
+	w.t.Helper()
+	lost := Range{w.l.Committed() + 1, w.l.Last()}
+	w.workload.repair()
+	w.note(func(f fan) {
+		for _, all := range f {
+			for _, m := range all {
+				m.void = union(m.void, common(m.started, set{lost}))
+			}
+		}
+	})
+}
+
+func (w *fanWork) commit() {
+	w.t.Helper()
+	if w.next == 1 {
+		return
+	}
+	if err := w.l.Commit(w.next - 1); errors.Is(err, ErrFailed) {
+		w.repair()
+	} else if err != nil {
+		w.t.Fatal(err)
+	}
+	upTo := w.next - 1
+	w.note(func(f fan) {
+		for _, all := range f {
+			for _, m := range all {
+				m.committed = common(minus(m.given, m.void), set{{1, upTo}})
+			}
+		}
+	})
+}
+
+func (w *fanWork) ack(name string) {
+	w.t.Helper()
+	m := w.now.last(name)
+	s := minus(m.committed, m.ackBegun)
+	if len(s) == 0 {
+		return
+	}
+	r := s[0]
+	if w.rng.IntN(2) == 0 {
+		r = s[w.rng.IntN(len(s))]
+		r.First += w.rng.Uint64N(r.Last - r.First + 1)
+	}
+	r.Last = min(r.Last, r.First+w.rng.Uint64N(9))
+	w.note(func(f fan) { m := f.last(name); m.ackBegun = union(m.ackBegun, set{r}) })
+	if err := w.l.View(name, nil).Ack(r); err != nil {
+		if !errors.Is(err, ErrNoSpace) {
+			w.t.Fatal(err)
+		}
+		return
+	}
+	w.note(func(f fan) { m := f.last(name); m.acked = union(m.acked, m.ackBegun) })
+}
+
+// synced notes that acknowledgements and ends are on the disk.
+func (w *fanWork) synced(ends bool) {
+	w.note(func(f fan) {
+		for _, all := range f {
+			for _, m := range all {
+				m.acked, m.ackSynced = m.ackBegun, m.ackBegun
+				m.ended = m.ended || ends && m.ending
+			}
+		}
+	})
+}
+
+func (w *fanWork) end(name string) {
+	if !slices.Contains(w.l.Views(), name) {
+		return
+	}
+	w.note(func(f fan) { f.last(name).ending = true })
+	w.l.View(name, nil).End()
+}
+
+// again closes the log and opens it.
+func (w *fanWork) again() {
+	w.t.Helper()
+	w.commit()
+	if err := w.l.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.synced(true)
+	w.open()
+}
+
+var fanWorkloads = []struct {
+	name string
+	size int64
+	run  func(w *fanWork)
+}{
+	{"views come and go", 4096, func(w *fanWork) {
+		for i := range 50 {
+			names := []string{"a", "b", "c", "d"}[:1+i%4]
+			if i%7 == 0 {
+				names = []string{"e", "a"}
+			}
+			w.share(1+i%5, 150, names...)
+			if i%3 > 0 {
+				w.commit()
+			}
+			w.ack("a")
+			w.ack(names[len(names)-1])
+			switch {
+			case i%10 == 9:
+				w.end("c")
+			case i == 25:
+				w.again()
+			case i%8 == 7:
+				if err := w.l.SyncAcks(); err != nil {
+					w.t.Fatal(err)
+				}
+				w.synced(false)
+			}
+		}
+	}},
+	{"with failures", 3000, func(w *fanWork) {
+		w.fs.fault = func(o op) error {
+			switch p := w.rng.IntN(25); {
+			case o.kind == "write" && p == 0:
+				return syscall.ENOSPC
+			case o.kind == "sync" && p < 2 && !isAcks(o.name):
+				return syscall.EIO
+			case o.kind == "truncate" && p < 8:
+				return syscall.EIO
+			}
+			return nil
+		}
+		names := []string{"a", "b", "c", "d", "e"}
+		for range 150 {
+			name := names[w.rng.IntN(len(names))]
+			switch w.rng.IntN(12) {
+			case 0, 1, 2, 3, 4, 5:
+				var some []string
+				for _, name := range names {
+					if w.rng.IntN(3) > 0 {
+						some = append(some, name)
+					}
+				}
+				if len(some) > 0 {
+					w.share(1+w.rng.IntN(4), w.rng.IntN(300), some...)
+				}
+			case 6, 7:
+				w.commit()
+			case 8, 9, 10:
+				w.ack(name)
+			case 11:
+				if w.rng.IntN(3) == 0 {
+					w.end(name)
+				}
+			}
+		}
+		w.fs.fault = nil
+		w.again()
+	}},
+}
+
+func TestNoCrashCostsAViewWhatWasCommittedOrGivesItWhatIsNotForIt(t *testing.T) {
+	t.Parallel()
+	states := 0
+	for _, test := range fanWorkloads {
+		o := Options{Durable: true, Shared: true, SegmentSize: test.size}
+		w := &fanWork{workload: newWorkload(t, o, newMemFS(nil)), now: fan{}}
+		w.open()
+		test.run(w)
+		w.commit()
+		if err := w.l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		known := fan{}
+		rng := rand.New(rand.NewPCG(4, 4))
+		for n, i := 0, 0; n <= len(w.fs.ops); n++ {
+			for ; i < len(w.at) && w.at[i] <= n; i++ {
+				w.done[i](known)
+			}
+			if n%stateStep != 0 {
+				continue
+			}
+			for _, c := range crashes {
+				if !w.fs.applies(n, c) {
+					continue
+				}
+				states++
+				disk := newMemFS(w.fs.crash(n, c, rng))
+				if c.name == "killed" && !w.fs.doubtful(n) {
+					disk = w.fs.after(n)
+				}
+				checkFan(t, fmt.Sprintf("%s, change %d, %s", test.name, n, c.name), o, known, c, disk)
+				if t.Failed() {
+					return
+				}
+			}
+		}
+	}
+	t.Logf("%d states", states)
+}
+
+// checkFan opens what a crash has left and compares it with what is known.
+func checkFan(t *testing.T, name string, o Options, known fan, c crash, disk *memFS) {
+	t.Helper()
+	w := newWorkload(t, o, disk)
+	rec := w.open()
+	there := map[string]set{}
+	for _, view := range w.l.Views() {
+		if known[view] == nil {
+			t.Errorf("%s: there is a view %q", name, view)
+		}
+		there[view] = readView(t, w.l, view)
+	}
+	for view, all := range known {
+		got := there[view]
+		var may set
+		for _, m := range all {
+			if !m.ended {
+				may = union(may, minus(m.started, m.void))
+			}
+			done := m.ackSynced
+			if c.name == "killed" {
+				done = m.acked
+			}
+			if again := common(got, done); len(again) > 0 {
+				t.Errorf("%s: view %s: got %s again", name, view, ranges(again))
+			}
+		}
+		if extra := minus(got, may); len(extra) > 0 {
+			t.Errorf("%s: view %s: got %s, which is not for it", name, view, ranges(extra))
+		}
+		if m := all[len(all)-1]; !m.ending {
+			if miss := minus(minus(m.committed, m.ackBegun), got); len(miss) > 0 {
+				t.Errorf("%s: view %s: lost %s", name, view, ranges(miss))
+			}
+		}
+	}
+	if w.mark != rec.Last {
+		t.Errorf("%s: the state is of %d, want %d", name, w.mark, rec.Last)
+	}
+	// It goes on, and is the same when it is opened again.
+	next := rec.Last + 1
+	views := []*View{w.l.View("a", nil), w.l.View("new", nil)}
+	if _, err := w.l.Share(batch(next, next+1, 50), views); err != nil {
+		t.Fatal(err)
+	}
+	w.mark = next + 1
+	if err := w.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	there["a"] = union(there["a"], set{{next, next + 1}})
+	there["new"] = set{{next, next + 1}}
+	for view, want := range there {
+		if got := readView(t, w.l, view); ranges(got) != ranges(want) {
+			t.Errorf("%s: view %s: opened again: got %s, want %s", name, view, ranges(got), ranges(want))
+		}
+	}
+	w.l.Close()
+	if w.fs.open != 0 {
+		t.Errorf("%s: %d files are open after Close", name, w.fs.open)
+	}
+}
+
+func TestOneFlippedBitCostsViewsAtMostTheRecordItHits(t *testing.T) {
+	t.Parallel()
+	m := newMemFS(nil)
+	o := Options{Durable: true, Shared: true, SegmentSize: 2000, FS: m}
+	l, _, err := Open(crashDir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(8) {
+		share(t, l, 2*i+1, 2*i+2, 200, []string{"a", "ab", "abc", "b"}[i%4])
+		mustCommit(t, l, 2*i+2)
+	}
+	if err := l.View("a", nil).Ack(Range{3, 4}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]set{}
+	for _, name := range l.Views() {
+		want[name] = readView(t, l, name)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image := m.crash(len(m.ops), crashes[0], nil)
+	for _, name := range slices.Sorted(maps.Keys(image)) {
+		for bit := 0; bit < 8*len(image[name]); bit += 11 * stateStep {
+			flipped := maps.Clone(image)
+			flipped[name] = slices.Clone(image[name])
+			flipped[name][bit/8] ^= 1 << (bit % 8)
+			o.FS = newMemFS(flipped)
+			l, rec, err := Open(crashDir, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			missing := set{}
+			for view, want := range want {
+				r, p, got := l.View(view, nil).Reader(0), Page{}, set(nil)
+				for {
+					if err := r.Read(&p, 1000, ^uint64(0)); err != nil {
+						t.Fatal(err)
+					}
+					if len(p.Records)+len(p.Lost) == 0 {
+						break
+					}
+					for _, rec := range p.Records {
+						got.push(rec.Seq)
+					}
+				}
+				r.Close()
+				missing = union(missing, minus(want, got))
+				if extra := minus(minus(got, want), set{{3, 4}}); len(extra) > 0 {
+					t.Errorf("%s, bit %d: view %s got %s", name, bit, view, ranges(extra))
+				}
+			}
+			if missing.count() > 1 || len(rec.Damage) == 0 {
+				t.Errorf("%s, bit %d: lost %s; reported: %v", name, bit, ranges(missing), rec.Damage)
+			}
+			l.Close()
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
+func TestASharedLogIsInspectedByView(t *testing.T) {
+	dir := t.TempDir() + "/log"
+	l, _ := mustOpen(t, dir, Options{Durable: true, Shared: true})
+	share(t, l, 1, 3, 10, "ab")
+	share(t, l, 4, 4, 10, "b")
+	for name, r := range map[string]Range{"a": {1, 2}, "b": {2, 3}} {
+		if err := l.View(name, nil).Ack(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	rec, err := Verify(dir)
+	if want := map[string]int64{"a": 1, "b": 2}; err != nil || !maps.Equal(rec.Views, want) {
+		t.Errorf("got %v, %v; want %v", rec.Views, err, want)
+	}
+	var b strings.Builder
+	if err := Dump(dir, &b, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"seq":1,`, `"bytes":10,"acknowledged":true}`, `{"kind":"view","bytes":0,"waiting":1,"view":"a"}`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+	if n := strings.Count(b.String(), "acknowledged"); n != 1 {
+		t.Errorf("%d are acknowledged by all, want 1:\n%s", n, b.String())
+	}
+	for view, want := range map[string]string{"": "1-1 3-4", "a": "3-3", "b": "1-1 4-4"} {
+		out := t.TempDir() + "/" + view
+		if _, err := Salvage(dir, out, view); err != nil {
+			t.Fatal(err)
+		}
+		saved, _ := mustOpen(t, out, Options{})
+		if got := readAll(t, saved, 1000); got != want {
+			t.Errorf("view %q: got %s, want %s", view, got, want)
+		}
+	}
+	if _, err := Salvage(dir, t.TempDir()+"/out", "c"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
