@@ -550,7 +550,7 @@ func TestOneFlippedBitCostsViewsAtMostTheRecordItHits(t *testing.T) {
 	}
 	image := m.crash(len(m.ops), crashes[0], nil)
 	for _, name := range slices.Sorted(maps.Keys(image)) {
-		for bit := 0; bit < 8*len(image[name]); bit += 11 * stateStep {
+		for bit := 0; bit < 8*len(image[name]); bit += 29 * stateStep {
 			flipped := maps.Clone(image)
 			flipped[name] = slices.Clone(image[name])
 			flipped[name][bit/8] ^= 1 << (bit % 8)
