@@ -279,25 +279,6 @@ func (c *Connector) spoolFiles(peer string) string {
 	return c.paths.SpoolFiles(peer)
 }
 
-// CheckSpools reads what is in the way of keeping messages on disk, without
-// writing anything.
-func CheckSpools(cfg *config.Config) error {
-	if cfg.MaxPersistenceSize == 0 {
-		return nil
-	}
-	dir := cfg.Paths().Spool
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%q is no directory: remove it", dir)
-	}
-	return durable.CheckOwner(dir)
-}
-
 // dirty is what was put and is not yet known to be on disk.
 type dirty struct {
 	q    *queue.Queue

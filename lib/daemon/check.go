@@ -78,8 +78,16 @@ func (p *program) check(cfg *config.Config, warnings []string) int {
 	if path := logPath(cfg); path != "" {
 		note("log: %s", path)
 	}
-	if err := connector.CheckSpools(cfg); err != nil {
-		bad(err)
+	spools, err := connector.CheckSpools(cfg)
+	if err != nil {
+		bad(fmt.Errorf("what is kept on disk: %w", err))
+	}
+	warnings = append(warnings, spools.Warnings...)
+	if spools.Logs > 0 {
+		note("waiting on disk: %d messages in %d log(s)", spools.Waiting, spools.Logs-spools.Unread)
+	}
+	if spools.Unread > 0 {
+		note("not read: %d more; aioc-ctl spool verify reads all", spools.Unread)
 	}
 	found, err := connector.CheckIdentity(context.Background(), cfg)
 	if err != nil {

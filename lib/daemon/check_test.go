@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"aioc/lib/cli"
+	"aioc/lib/config"
 	"aioc/lib/connector"
 	"aioc/lib/durable"
+	"aioc/lib/spool"
 )
 
 func TestCheckingFindsWhatIsWrongAndChangesNothing(t *testing.T) {
@@ -152,4 +154,53 @@ func TestTheLockOfAnotherUserIsExplained(t *testing.T) {
 	if status, _, errs := do(t, true, "-t", "-tls", "off", "-dir", dir); status != want || !strings.Contains(errs, words) {
 		t.Errorf("got %d, %q, want %d, %q", status, errs, want, words)
 	}
+}
+
+func TestTheCheckTellsOfWhatIsOnDisk(t *testing.T) {
+	dir := newDir(t)
+	cfg := config.Defaults()
+	if err := cfg.SetDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	paths := cfg.Paths()
+	log, _, err := spool.Open(paths.SpoolFrom("any"), spool.Options{Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		if err := log.Append([]spool.Record{{Seq: i + 1, Frame: make([]byte, 1000)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(want int, words ...string) {
+		t.Helper()
+		status, out, errs := do(t, true, "-t", "-tls", "off", "-dir", dir)
+		for _, w := range words {
+			if !strings.Contains(out+errs, w) {
+				t.Errorf("got %q, %q, want %q", out, errs, w)
+			}
+		}
+		if status != want {
+			t.Errorf("got status %d, %q, want %d", status, errs, want)
+		}
+	}
+	check(0, "waiting on disk: 3 messages in 1 log(s)", "all is well\n")
+	logs, err := filepath.Glob(filepath.Join(paths.SpoolFrom("any"), "*.log"))
+	if err != nil || len(logs) != 1 {
+		t.Fatal(logs, err)
+	}
+	text, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)/2] ^= 1
+	mustWrite(t, logs[0], string(text))
+	check(0, "waiting on disk: 2 messages", "warning: damage in what is kept on disk: "+logs[0], "but for the warnings")
+	if err := os.Chmod(paths.Spool, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	check(cli.Refused, "what is kept on disk: ", paths.Spool)
 }
