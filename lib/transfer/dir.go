@@ -252,6 +252,9 @@ func ioError(what string, err error) error {
 		return failf("exists", "%s: something of that name exists already", what)
 	case errors.Is(err, fs.ErrPermission):
 		return failf("permission", "%s: permission denied at the receiver", what)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG),
+		bare(err).Error() == "path escapes from parent": // of os.Root, which has no value for it
+		return failf("name", "%s: %v", what, bare(err))
 	}
 	return failf("disk", "%s: %v", what, bare(err))
 }

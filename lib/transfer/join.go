@@ -108,7 +108,7 @@ func (d *Dir) dropChunks(key string, count int) {
 
 // equal reports whether a stage and a file have the same content.
 func (d *Dir) equal(s *Stage, name string) bool {
-	f, err := d.open(name, os.O_RDONLY)
+	f, err := d.openChunk(name)
 	if err != nil {
 		return false
 	}
@@ -125,6 +125,20 @@ func (d *Dir) equal(s *Stage, name string) bool {
 		off += int64(n)
 	}
 	return true
+}
+
+// openChunk opens a chunk that is no link to something else. An error is an
+// *Error.
+func (d *Dir) openChunk(name string) (*os.File, error) {
+	f, err := d.open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, ioError("chunk", err)
+	}
+	if _, ok := d.alone(f, name); !ok {
+		f.Close()
+		return nil, failf("missing", "a chunk has been replaced at the receiver")
+	}
+	return f, nil
 }
 
 // join puts the chunks together.
@@ -146,9 +160,9 @@ func (d *Dir) join(key string, count int, name string) (stored string, err error
 }
 
 func (s *Stage) appendFile(name string) error {
-	f, err := s.d.open(name, os.O_RDONLY)
+	f, err := s.d.openChunk(name)
 	if err != nil {
-		return ioError("chunk", err)
+		return err
 	}
 	defer f.Close()
 	if _, err := s.f.Seek(s.off, io.SeekStart); err != nil {

@@ -69,8 +69,13 @@ func (d *Dir) Resume(id string) (*Stage, error) {
 			return s, nil
 		}
 		f.Close()
-		err = d.root.Remove(s.name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		if info, statErr := d.root.Lstat(s.name); err != nil && statErr == nil && info.Mode().IsRegular() {
+			return nil, ioError("file", err)
+		}
+		// It is none of ours.
+		if err := d.root.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, ioError("file", err)
 		}
 	}
@@ -83,15 +88,26 @@ func (d *Dir) Resume(id string) (*Stage, error) {
 // mine reports whether the file is one that a stage made and that has no other
 // name.
 func (s *Stage) mine() bool {
-	info, err := s.f.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+	info, ok := s.d.alone(s.f, s.name)
+	if !ok || info.Mode().Perm()&0o077 != 0 {
 		return false
 	}
-	if there, err := s.d.root.Lstat(s.name); err != nil || !os.SameFile(info, there) {
-		return false // a symbolic link led here
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
+}
+
+// alone reports whether f is the regular file of that name and has no other: what
+// somebody else has put there may be a link to a file that is to stay as it is.
+func (d *Dir) alone(f *os.File, name string) (info fs.FileInfo, ok bool) {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return info, false
+	}
+	if there, err := d.root.Lstat(name); err != nil || !os.SameFile(info, there) {
+		return info, false // a symbolic link led here
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(stat.Uid) == os.Geteuid() && stat.Nlink == 1
+	return info, ok && stat.Nlink == 1
 }
 
 // Offset is how many bytes are there.
@@ -193,9 +209,9 @@ func (d *Dir) Sealed(id string) (*Stage, error) {
 		return nil, failf("missing", "the file has not arrived")
 	}
 	s.f = f
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		f.Close()
+	info, ok := d.alone(f, s.name)
+	if !ok {
+		s.Discard() // it may have its name already, and this is the other
 		return nil, failf("missing", "the file has not arrived")
 	}
 	s.off = info.Size()
