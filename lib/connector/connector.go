@@ -94,11 +94,12 @@ type Connector struct {
 	waiters waiters
 	asked   asked
 
-	landed   landed  // files that landed
-	held     held    // files to send
-	copies   copies  // of files to send
-	passing  passing // files of which no message has come
-	watching watched // files whose programs want to know how far they are
+	landed   memo[landing] // files that landed, by the id of their stage
+	choices  memo[string]  // what a hook said of files that come: see chosen
+	held     held          // files to send
+	copies   copies        // of files to send
+	passing  passing       // files of which no message has come
+	watching watched       // files whose programs want to know how far they are
 
 	dead   graveyard
 	table  broker.Table // who subscribes to what, on a broker

@@ -19,11 +19,11 @@ import (
 // (aioconnectors core.py). And it sends on the chunks of a Python publisher;
 // here the subscribers get the message once, with the whole file.
 
-// spreadFile spreads a publication whose file is stored. header is as receive
-// made it. It reports false when there is no file and the publication goes on
+// spreadFile spreads a publication whose file is stored. header and at are as receive
+// made them. It reports false when there is no file and the publication goes on
 // like any other.
-func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) (bool, error) {
-	c, h := p.c, f.Header
+func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, at landing) (bool, error) {
+	c, h, stored := p.c, f.Header, at.stored
 	file, err := transfer.Parse(h.WithFile)
 	if err != nil || stored == "" && (file.Chunk == nil || failed(header)) {
 		return false, nil
@@ -39,14 +39,14 @@ func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) 
 			edits = append(edits, wire.Edit{Key: "dst_name", Value: wire.AppendString(nil, file.Chunk.Whole())})
 		}
 		withFile := wire.AppendEdited(nil, transfer.Note(h.WithFile, "", ""), edits...)
-		d, place, err := p.target(h, &transfer.File{Type: file.Type, Name: file.Name, Chunk: file.Chunk, Sent: new(transfer.Sent)})
+		d, err := transfer.Open(at.place, at.rules)
 		if err == nil {
 			defer d.Close()
 		}
 		for _, b := range p.how.fan.boxes {
 			id, src, keep := newFileID(), stored, true
 			if !file.Keep && err == nil {
-				if path, linkErr := d.Duplicate(place.Name, id); linkErr == nil {
+				if path, linkErr := d.Duplicate(at.place.Name, id); linkErr == nil {
 					src, keep = path, false
 				}
 			}
@@ -55,7 +55,7 @@ func (p *peerLink) spreadFile(f *wire.Frame, header, bin []byte, stored string) 
 			c.spreadFileTo(b, p.how.fan.topic, id, &a, false, src, keep, header, withFile, f.Data, bin, x, &p.unsafe)
 		}
 		if !file.Keep && err == nil {
-			d.Drop(place.Name)
+			d.Drop(at.place.Name)
 		}
 	}
 	return true, p.acknowledge(h)

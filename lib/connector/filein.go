@@ -154,11 +154,20 @@ func (p *peerLink) takeFile(in *inFile, h *wire.Header, size int64) error {
 	if most := p.c.cfg.Load().MaxFileRecv; size > most {
 		return &transfer.Error{Reason: "size", Text: fmt.Sprintf("the file is larger than max_size_file_upload_recv, %d bytes", most)}
 	}
-	d, _, err := p.target(h, &file)
+	file.Sent = &transfer.Sent{ID: in.id, Size: size}
+	at, err := p.landing(h, &file)
+	if err != nil {
+		return err
+	}
+	d, err := transfer.Open(at.place, at.rules)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	defer p.opened(d)
+	if err := d.Vacant(at.place.Name); err != nil {
+		return err
+	}
 	if s, err := d.Sealed(key); err == nil {
 		same := s.Offset() == size
 		s.Close()

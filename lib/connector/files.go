@@ -3,6 +3,8 @@ package connector
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -32,9 +34,8 @@ func (p *peerLink) receiveFile(header []byte, f *wire.Frame) (edited, bin []byte
 	return edited, bin, err
 }
 
-// receive is receiveFile, and also returns where the file is, "" when it is not
-// there, or not yet.
-func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, stored string, err error) {
+// receive is receiveFile, and also returns where the file is.
+func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, at landing, err error) {
 	h := f.Header
 	if header == nil {
 		header = h.Raw
@@ -49,26 +50,26 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 		size = f.Body.Len()
 		n := file.OwnBytes(h, size)
 		if n > p.c.cfg.Load().MaxMessageSize || !p.c.memory(int(n)) {
-			return nil, nil, "", wire.ErrMemory
+			return nil, nil, at, wire.ErrMemory
 		}
 		defer p.c.memory(-int(n))
 		bin, content, size = make([]byte, n), f.Body, size-n
 		if _, err := io.ReadFull(f.Body, bin); err != nil {
-			return nil, nil, "", err
+			return nil, nil, at, err
 		}
 	}
 	failure := ""
 	if bad == nil && file.Error == "" {
-		stored, bad = p.store(h, &file, content, size)
+		at, bad = p.store(h, &file, content, size)
 	}
 	if errors.Is(bad, errEnding) {
-		return nil, nil, "", bad // it comes again
+		return nil, nil, at, bad // it comes again
 	}
 	if f.Body != nil && f.Body.Err() != nil {
-		return nil, nil, "", f.Body.Err() // it comes again
+		return nil, nil, at, f.Body.Err() // it comes again
 	}
 	if bad != nil && fileReason(bad) == "full" && file.Sent != nil && p.l.Flow() && string(h.Type) != wire.TypePubSub {
-		return nil, nil, "", errNoSpace // it comes again
+		return nil, nil, at, errNoSpace // it comes again
 	}
 	if bad != nil {
 		failure = bad.Error()
@@ -77,12 +78,12 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, st
 			p.refuseFile(file.Sent.ID, bad) // before the message's _ack: its sender keeps the file
 		}
 	}
-	edits := []wire.Edit{{Key: "with_file", Value: transfer.Note(h.WithFile, stored, failure)}}
+	edits := []wire.Edit{{Key: "with_file", Value: transfer.Note(h.WithFile, at.stored, failure)}}
 	if len(bin) == 0 {
 		bin = nil
 		edits = append(edits, wire.Edit{Key: "with_binary"})
 	}
-	return wire.AppendEdited(nil, header, edits...), bin, stored, nil
+	return wire.AppendEdited(nil, header, edits...), bin, at, nil
 }
 
 // fileFailed counts and logs a file that was not stored, or not sent. One that
@@ -129,60 +130,99 @@ func (c *Connector) chooser(ctx context.Context) func(f access.File) (string, er
 	}
 }
 
-// target opens the directory in which the file of a message lands.
-func (p *peerLink) target(h *wire.Header, file *transfer.File) (*transfer.Dir, transfer.Place, error) {
+// landing is where the file of a message lands.
+type landing struct {
+	place  transfer.Place
+	rules  transfer.Rules
+	stored string // its full name; "" when it is not there, and of a chunk but the last
+}
+
+// landing says where the file of a message is to land.
+func (p *peerLink) landing(h *wire.Header, file *transfer.File) (at landing, err error) {
 	cfg := p.c.cfg.Load()
 	t, ok := cfg.FileTargets[file.Type]
 	if !ok {
-		return nil, transfer.Place{}, &transfer.Error{Reason: "type", Text: "the receiver has no file_recv_config for the dst_type"}
+		return at, &transfer.Error{Reason: "type", Text: "the receiver has no file_recv_config for the dst_type"}
 	}
-	place, err := transfer.Find(t.Directory, h, file)
+	if at.place, err = transfer.Find(t.Directory, h, file); err != nil {
+		return at, err
+	}
+	dir, err := p.chosen(h, file)
 	if err != nil {
-		return nil, place, err
+		return at, err
 	}
-	if p.choose != nil {
-		dir, err := p.choose(access.File{
-			Type: file.Type, Name: file.Name, Message: string(h.Type), Source: p.box.name, Header: h.Raw})
-		if err != nil {
-			return nil, place, err
-		}
-		if dir != "" {
-			place = place.Below(dir)
-		}
+	if dir != "" {
+		at.place = at.place.Below(dir)
 	}
-	rules := transfer.Rules{Owner: t.Owner, Override: t.Override, Max: cfg.MaxFileRecv}
-	if rules.Mode, err = t.FileMode(); err != nil {
-		return nil, place, err
+	at.rules = transfer.Rules{Owner: t.Owner, Override: t.Override, Max: cfg.MaxFileRecv}
+	if at.rules.Mode, err = t.FileMode(); err != nil {
+		return at, err
 	}
 	if t.AnyOwner && file.Owner != "" {
-		rules.Owner = file.Owner
+		at.rules.Owner = file.Owner
 	}
-	d, err := transfer.Open(place, rules)
-	if err != nil {
-		return nil, place, err
-	}
-	if err := d.Vacant(place.Name); err != nil && file.Sent == nil {
-		d.Close()
-		return nil, place, err
-	}
-	return d, place, nil
+	return at, nil
 }
 
-// store puts the file of a message in its place and returns its name; "" for a
-// chunk that is not the last.
-func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader, size int64) (stored string, err error) {
+// chosen is the directory that hook_target_directory names, "" for that of the
+// configuration. A file that comes ahead of its message comes with the same
+// header twice: it is asked about once. What would be another question is asked.
+func (p *peerLink) chosen(h *wire.Header, file *transfer.File) (dir string, err error) {
+	if p.choose == nil {
+		return "", nil
+	}
+	question := access.File{Type: file.Type, Name: file.Name, Message: string(h.Type), Source: p.box.name, Header: h.Raw}
+	if file.Sent == nil {
+		return p.choose(question)
+	}
+	header := wire.AppendEdited(nil, h.Raw,
+		wire.Edit{Key: "with_file", Value: wire.AppendEdited(nil, h.WithFile, wire.Edit{Key: "transfer"})},
+		wire.Edit{Key: "with_binary"}, wire.Edit{Key: "transport_id"})
+	key := transfer.StageID(p.box.name, file.Sent.ID+"\x00"+string(header))
+	if dir, ok := p.c.choices.get(key); ok {
+		return dir, nil
+	}
+	if dir, err = p.choose(question); err == nil {
+		p.c.choices.put(key, dir)
+	}
+	return dir, err
+}
+
+// opened counts and logs what a directory, which was used, has to say.
+func (p *peerLink) opened(d *transfer.Dir) {
+	if why := d.Unowned(); why != nil {
+		p.c.counts.add("file without its owner", 1)
+		p.c.fold.Warn("owner\x00"+why.Error(), 1, "file stored, but its owner is this connector's", slog.String("err", why.Error()))
+	}
+	if n := d.GaveWay(); n > 0 {
+		p.c.counts.add("file not completed: gave way to another of its peer", n)
+		p.c.fold.Warn("gave way\x00"+p.box.name, n, "files that were not completed gave way to others of the same peer",
+			slog.String("peer", p.box.name))
+	}
+}
+
+// store puts the file of a message in its place.
+func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader, size int64) (at landing, err error) {
 	c, peer := p.c, p.box.name
-	d, place, err := p.target(h, file)
+	key := ""
+	if file.Sent != nil {
+		// The message may come again, because there was no room for it, or because
+		// of a crash.
+		key = transfer.StageID(peer, file.Sent.ID)
+		if at, ok := c.landed.get(key); ok {
+			return at, nil
+		}
+	}
+	if at, err = p.landing(h, file); err != nil {
+		return at, err
+	}
+	place := at.place
+	d, err := transfer.Open(place, at.rules)
 	if err != nil {
-		return "", err
+		return at, err
 	}
 	defer d.Close()
-	defer func() {
-		if why := d.Unowned(); why != nil {
-			c.counts.add("file without its owner", 1)
-			c.fold.Warn("owner\x00"+why.Error(), 1, "file stored, but its owner is this connector's", slog.String("err", why.Error()))
-		}
-	}()
+	defer p.opened(d)
 	land := func(s *transfer.Stage) (string, error) {
 		if c := file.Chunk; c != nil {
 			return s.Add(transfer.StageID(peer, place.Path()+"\x00"+string(h.RequestID)), c, place.Name)
@@ -190,89 +230,89 @@ func (p *peerLink) store(h *wire.Header, file *transfer.File, content io.Reader,
 		return s.Land(place.Name)
 	}
 	if file.Sent == nil {
+		if err := d.Vacant(place.Name); err != nil {
+			return at, err
+		}
 		s, err := d.Create()
 		if err != nil {
-			return "", err
+			return at, err
 		}
 		if _, err = io.Copy(s, content); err == nil {
-			stored, err = land(s)
+			at.stored, err = land(s)
 		}
 		if err != nil {
 			s.Discard()
 		}
-		return stored, err
+		return at, err
 	}
 
-	// The message may come again, because there was no room for it, or because
-	// of a crash.
-	key := transfer.StageID(peer, file.Sent.ID)
-	if stored, ok := c.landed.get(key); ok {
-		return stored, nil
-	}
 	defer func() {
 		if err == nil {
-			c.landed.put(key, stored)
+			c.landed.put(key, at)
 		}
 	}()
 	var s *transfer.Stage
 	s, err = d.Sealed(key)
 	if err != nil && (size > 0 || file.Sent.Size == 0) { // with the message
 		if size != file.Sent.Size {
-			return "", &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
+			return at, &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
 		}
 		if s, err = d.Create(); err != nil {
-			return "", err
+			return at, err
 		}
-		_, err = io.Copy(s, content)
+		sum := sha256.New()
+		if _, err = io.Copy(s, io.TeeReader(content, sum)); err == nil && hex.EncodeToString(sum.Sum(nil)) != file.Sent.Sum {
+			err = &transfer.Error{Reason: "digest", Text: "the file has another sum than its sender said"}
+		}
 	} else if err == nil && s.Offset() != file.Sent.Size {
 		err = &transfer.Error{Reason: "digest", Text: "the file is not as long as its sender said"}
 	}
 	if s != nil && err == nil {
-		stored, err = land(s)
+		at.stored, err = land(s)
 	}
 	if err != nil && s != nil {
 		s.Discard()
 	}
 	if err != nil && file.Chunk == nil && d.Has(place.Name, file.Sent.Size, file.Sent.Sum) {
-		return place.Path(), nil
+		at.stored, err = place.Path(), nil
 	}
-	return stored, err
+	return at, err
 }
 
-// maxLanded is how many files that landed are remembered.
-const maxLanded = 4096
+// maxMemo is how many values a memo has.
+const maxMemo = 4096
 
-// landed remembers where files landed, for messages that come again.
-type landed struct {
-	mu   sync.Mutex
-	path map[string]string
-	ring []string // the keys, oldest at next
-	next int
+// memo remembers what was put last, of files that may come again.
+type memo[V any] struct {
+	mu     sync.Mutex
+	values map[string]V
+	ring   []string // the keys, oldest at next
+	next   int
 }
 
-func (l *landed) get(key string) (path string, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	path, ok = l.path[key]
-	return path, ok
+func (m *memo[V]) get(key string) (v V, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok = m.values[key]
+	return v, ok
 }
 
-func (l *landed) put(key, path string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.path == nil {
-		l.path = map[string]string{}
+func (m *memo[V]) put(key string, v V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.values == nil {
+		m.values = map[string]V{}
 	}
-	if _, known := l.path[key]; !known {
-		if len(l.ring) < maxLanded {
-			l.ring = append(l.ring, key)
+	if _, known := m.values[key]; !known {
+		if len(m.ring) < maxMemo {
+			m.ring = append(m.ring, key)
 		} else {
-			delete(l.path, l.ring[l.next])
-			l.ring[l.next] = key
-			l.next = (l.next + 1) % maxLanded
+			delete(m.values, m.ring[m.next])
+			m.ring[m.next] = key
+			m.next = (m.next + 1) % maxMemo
 		}
 	}
-	l.path[key] = path
+	m.values[key] = v
 }
 
 // sweepEvery is how often files that were not completed are looked for.

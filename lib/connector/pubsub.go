@@ -119,11 +119,11 @@ func (p *peerLink) publication(f *wire.Frame) error {
 	var err error
 	if h.WithFile != nil {
 		p.spread() // those before it
-		var stored string
-		if header, bin, stored, err = p.receive(header, f); err != nil {
+		var at landing
+		if header, bin, at, err = p.receive(header, f); err != nil {
 			return err
 		}
-		if sent, err := p.spreadFile(f, header, bin, stored); sent || err != nil {
+		if sent, err := p.spreadFile(f, header, bin, at); sent || err != nil {
 			return err
 		}
 	}
