@@ -24,6 +24,7 @@ MANDIR = $(PREFIX)/share/man
 DATADIR = $(PREFIX)/share
 # Of systemd, which looks there below /usr and /usr/local.
 SYSTEMDDIR = $(PREFIX)/lib
+# On FreeBSD it is /usr/local/etc.
 SYSCONFDIR = /etc
 DESTDIR =
 # Where the programs are built, and installed from.
