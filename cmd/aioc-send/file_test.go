@@ -204,3 +204,23 @@ func TestWhoIsInterruptedLearnsThatTheFileGoesOn(t *testing.T) {
 		})
 	}
 }
+
+func TestAConnectorThatGoesAwayHadTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range []bool{false, true} {
+		f := client1()
+		f.lost = true
+		f.answer = func(f *fake, m sent) {
+			if taken {
+				f.opts.Progress(api.Progress{Size: 1})
+			}
+		}
+		got := f.run(t.Context(), strings.NewReader(""), "-file", path, "-ack")
+		if got.status != 75 || strings.Contains(got.stderr, "had taken it") != taken || strings.Contains(got.stderr, "message 1 was not") == taken {
+			t.Errorf("taken %v: got %+v", taken, got)
+		}
+	}
+}

@@ -45,7 +45,9 @@ func (p *program) report(ctx context.Context, a *awaiter, o *options, way *journ
 	if status == cli.OK {
 		status = worst
 	}
-	if refused {
+	if !refused && err != nil && put == 1 && way.taken() {
+		cli.Errorf(p.stderr, name, "%s: %w; the connector had taken it: if its type is durable it goes on when the connector is back", o.file.path, err)
+	} else if refused {
 		p.tell(taken, notTaken.Index, reasonOf(notTaken))
 	} else if err != nil {
 		p.tell(taken, taken, err.Error())

@@ -69,7 +69,7 @@ func (in *Incoming) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) {
 		err = io.EOF // as other connections say it
 	}
-	return n, err
+	return max(n, 0), err // it is -1 with an error
 }
 
 // keep keeps the file of a control message. When the process can have no more

@@ -347,6 +347,20 @@ func TestFilesAreKeptAsFarAsThereIsRoom(t *testing.T) {
 	}
 }
 
+func TestReadingFromAClosedConnectionReadsNothing(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		_, b := pair(t)
+		in := NewIncoming(b, unlimited)
+		if accept {
+			in.Accept()
+		}
+		b.Close()
+		if n, err := in.Read(make([]byte, 1)); n != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accepting %v: got %d, %v, want 0 and %v", accept, n, err, net.ErrClosed)
+		}
+	}
+}
+
 func TestNothingIsPassedOnAClosedConnection(t *testing.T) {
 	a, _ := pair(t)
 	out := NewOutgoing(a)
