@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"aioc/lib/config"
@@ -111,7 +112,8 @@ func vacant(path string) error {
 }
 
 // toNobody gives the file to nobody:nogroup, or nobody's own group. A host
-// without that user keeps it as it is, as the original does.
+// without that user keeps it as it is, as the original does; so does a root who
+// cannot give it away, as in a container.
 func toNobody(path string) error {
 	u, err := user.Lookup("nobody")
 	if err != nil {
@@ -125,7 +127,11 @@ func toNobody(path string) error {
 	if err != nil {
 		return nil
 	}
-	return os.Lchown(path, uid, gid)
+	err = os.Lchown(path, uid, gid)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
+		return nil // its mode lets everybody use it anyway
+	}
+	return err
 }
 
 // Close stops listening and removes the socket if it is still the one we made.

@@ -68,11 +68,20 @@ func runScript(t *testing.T, script string) {
 	if ctx.Err() == context.DeadlineExceeded {
 		t.Errorf("still running after %v", scriptTime)
 	}
-	if err != nil {
-		text, _ := os.ReadFile(out.Name())
-		t.Errorf("%v\n%s", err, text)
+	text, readErr := os.ReadFile(out.Name())
+	if err != nil || readErr != nil {
+		t.Errorf("%v\n%s", errors.Join(err, readErr), text)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, notTested) {
+			t.Log(line)
+			os.Stderr.WriteString(line)
+		}
 	}
 }
+
+// notTested begins what a script says that it cannot test on this host.
+const notTested = "NOT TESTED: "
 
 // killGroup ends the process and all that it started.
 func killGroup(cmd *exec.Cmd) error {
