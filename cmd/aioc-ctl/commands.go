@@ -341,7 +341,10 @@ func (c *call) sure(ctx context.Context, question string) error {
 }
 
 func purge(ctx context.Context, c *call) error {
-	if err := c.open(ctx); err != nil {
+	short, stop := context.WithTimeoutCause(ctx, c.p.opt.timeout, errTimeout)
+	err := c.open(short)
+	stop() // the user may think about the question
+	if err != nil {
 		return err
 	}
 	if err := c.sure(ctx, "Delete ALL messages that wait on disk, for peers and for programs here?"); err != nil {

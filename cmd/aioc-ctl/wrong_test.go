@@ -25,7 +25,8 @@ func rightly() map[string]string {
 }
 
 // fake is a daemon of which every call goes wrong in the same way: answer gets
-// the connection, the type of the frame and the header of the answer.
+// the connection, the type of the frame and its id. With nil it does not even
+// greet, like a process that is stopped.
 func fake(t *testing.T, answer func(c net.Conn, typ, id string)) (dir string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "ctl")
@@ -49,6 +50,10 @@ func fake(t *testing.T, answer func(c net.Conn, typ, id string)) (dir string) {
 				r := wire.NewReader(c, wire.MaxFrame)
 				var f wire.Frame
 				if r.Next(&f) != nil {
+					return
+				}
+				if answer == nil {
+					_ = r.Next(&f)
 					return
 				}
 				say(c, `{"message_type": "_ping", "response_id": "aioc", "aioc": ["ackto", "flow"]}`, `{"name": "('127.0.0.1', 10673)", "server": true}`)
@@ -94,6 +99,7 @@ func TestEveryVerbWhenTheCallGoesWrong(t *testing.T) {
 		{"nobody is there", empty, cli.Unavailable, nil, "no connector is running in " + empty},
 		{"it ends", fake(t, func(c net.Conn, _, _ string) { c.Close() }), cli.Temporary, map[string]int{"shutdown": cli.Timeout}, ""},
 		{"it is silent", fake(t, func(net.Conn, string, string) {}), cli.Timeout, nil, ""},
+		{"it is stopped", fake(t, nil), cli.Timeout, nil, ""},
 		{"it refuses", replies(t, `{"error": "permission denied: you may not", "reason": "permission"}`), cli.Refused, map[string]int{"ping": cli.Temporary}, "you may not"},
 		{"it does not have it", replies(t, `{"error": "unknown command \"x\"", "reason": "unknown"}`), cli.Failed, map[string]int{"ping": cli.Temporary}, ""},
 		{"it has not the peer", replies(t, `{"error": "no such peer", "reason": "away"}`), cli.Unavailable, map[string]int{"ping": cli.Temporary}, ""},
@@ -116,7 +122,11 @@ func TestEveryVerbWhenTheCallGoesWrong(t *testing.T) {
 				if other, ok := tt.but[v.Word]; ok {
 					want = other
 				}
-				status, out, errs := ctl(t, "", append([]string{"-dir", tt.dir, "-timeout", "0.5", v.Word}, strings.Fields(args)...)...)
+				timeout := "20"
+				if want == cli.Timeout {
+					timeout = "0.5"
+				}
+				status, out, errs := ctl(t, "", append([]string{"-dir", tt.dir, "-timeout", timeout, v.Word}, strings.Fields(args)...)...)
 				if status != want || out != "" {
 					t.Errorf("status %d, want %d; prints %q; says %q", status, want, out, errs)
 				}
@@ -139,7 +149,7 @@ func TestStrangeRepliesDoNoHarm(t *testing.T) {
 			if word == "list" || word == "spool" || word == "ping" || word == "shutdown" {
 				continue
 			}
-			status, out, errs := ctl(t, "", append([]string{"-dir", dir, "-timeout", "1", word}, strings.Fields(args)...)...)
+			status, out, errs := ctl(t, "", append([]string{"-dir", dir, "-timeout", "20", word}, strings.Fields(args)...)...)
 			if status == cli.Refused && word == "subscribe" {
 				status = cli.OK // it misses its type in the reply
 			}
