@@ -124,7 +124,7 @@ func TestEveryVerbWhenTheCallGoesWrong(t *testing.T) {
 				}
 				timeout := "20"
 				if want == cli.Timeout {
-					timeout = "0.5"
+					timeout = "0.2"
 				}
 				status, out, errs := ctl(t, "", append([]string{"-dir", tt.dir, "-timeout", timeout, v.Word}, strings.Fields(args)...)...)
 				if status != want || out != "" {
