@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdin, stdout, stderr *os.File) int
 	if done {
 		return status
 	}
-	if !o.Plain && o.Upload == "" {
+	if o.Upload == "" {
 		if err := cli.CheckOutput(stdout); err != nil {
 			cli.Report(stderr, name, err)
 			return cli.Failed

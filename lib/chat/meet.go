@@ -89,6 +89,7 @@ func (c *chat) bind(ctx context.Context) (net.Listener, error) {
 		network = "tcp4"
 	}
 	var lc net.ListenConfig
+	var unknown *net.DNSError
 	ln, err := lc.Listen(ctx, network, net.JoinHostPort(host, strconv.Itoa(c.o.Port)))
 	where := net.JoinHostPort(c.o.Bind, strconv.Itoa(c.o.Port))
 	switch {
@@ -98,6 +99,8 @@ func (c *chat) bind(ctx context.Context) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: another program listens there: stop it, or choose another -port at both ends: %w", where, syscall.EADDRINUSE)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("listen on %s: this host has no such address", where)
+	case errors.As(err, &unknown):
+		return nil, fmt.Errorf("listen on %s: this host has neither an interface nor an address of that name", c.o.Bind)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("listen on %s: ports below 1024 are for root: choose another -port", where)
 	}
