@@ -387,6 +387,30 @@ func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
 	}
 }
 
+func TestAFileThatTheOtherEndCannotStore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.txt")
+	mustWrite(t, file, "A")
+	for _, test := range []struct {
+		stop      string
+		temporary bool
+	}{
+		{`{"text": "no \u001b[2Jroom", "full": true}`, true},
+		{`{"text": "no name"}`, false},
+		{`nonsense`, false},
+	} {
+		ann := start(t, Options{Accept: true, Upload: file})
+		s := dial(t, ann.port())
+		s.announce()
+		s.op(opHello, 0, "{}")
+		s.receive(`"chat": "file"`)
+		s.op(opStop, 1, test.stop)
+		err := ann.result()
+		if err == nil || errors.Is(err, ErrBroken) != test.temporary || strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%s: got %v, want temporary %v", test.stop, err, test.temporary)
+		}
+	}
+}
+
 func TestACallerThatDoesNotReadItsAnswers(t *testing.T) {
 	ann := start(t, Options{Accept: true})
 	for _, ask := range []struct {

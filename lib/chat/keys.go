@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/big"
 	"os"
@@ -133,15 +133,27 @@ func (h hosts) key(addr string) (string, error) {
 	if h.path == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(h.path)
+	f, err := os.Open(h.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("keys of others: %w", err)
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		if f := strings.Fields(lines.Text()); len(f) >= 2 && f[0] == addr {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("keys of others: %w", err)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return "", fmt.Errorf("keys of others %q: mode %v lets others change it: look through it and run chmod 600", h.path, info.Mode())
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return "", fmt.Errorf("keys of others: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == addr {
 			return f[1], nil
 		}
 	}

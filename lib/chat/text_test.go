@@ -3,12 +3,14 @@ package chat
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -252,6 +254,38 @@ func TestKeysOfOthersAreRemembered(t *testing.T) {
 	}
 	if err := (hosts{}).remember("a:1", "k"); err != nil {
 		t.Errorf("without a state directory: %v", err)
+	}
+	// A line that somebody has damaged hides none of the others.
+	if err := os.WriteFile(h.path, []byte(strings.Repeat("x", 1<<20)+"\n\na:1\n"+string(text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.key("a:1"); got != "k3" || err != nil {
+		t.Errorf("behind a long line: got %q, %v, want k3", got, err)
+	}
+	if err := os.Chmod(h.path, 0o620); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.key("a:1"); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a file that others can change: got %q, %v", got, err)
+	}
+}
+
+func TestKeysOfOthersThatAreLearnedAtOnce(t *testing.T) {
+	h := hosts{filepath.Join(t.TempDir(), "new", hostsFile)}
+	var all sync.WaitGroup
+	const n = 20
+	for i := range n {
+		all.Go(func() {
+			if err := h.remember(fmt.Sprint("a:", i), "k"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range n {
+		if got, err := h.key(fmt.Sprint("a:", i)); got != "k" || err != nil {
+			t.Errorf("a:%d: got %q, %v", i, got, err)
+		}
 	}
 }
 
