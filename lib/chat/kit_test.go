@@ -193,10 +193,13 @@ func (s *stranger) send(header, data string, bin []byte) {
 	}
 }
 
+// announcement is how a chat of the family introduces itself.
+const announcement = `{"await_response": true, "request_id": "aioc", "message_type": "_ping", "aioc": ["ackto", "chat"], "source_id": "chat_client"}`
+
 // announce says that this is a chat of the family, and waits for the greeting.
 func (s *stranger) announce() {
 	s.t.Helper()
-	s.send(`{"await_response": true, "request_id": "aioc", "message_type": "_ping", "aioc": ["ackto", "chat"], "source_id": "chat_client"}`, "", nil)
+	s.send(announcement, "", nil)
 	// They come in either order.
 	for answer, hello := false, false; !answer || !hello; {
 		header, _ := s.receive("")

@@ -165,39 +165,6 @@ func TestAPlainTerminalMarksAShell(t *testing.T) {
 	bob.line("^-- the shell of the other end has ended")
 }
 
-func TestAnAnswerToTheQuestionBefore(t *testing.T) {
-	p := newPlain(os.Stdin, os.Stdout, os.Stderr, nil)
-	var notes strings.Builder
-	p.tty, p.err = true, &notes
-	c := &chat{ui: p}
-	var got []bool
-	ask := func() { c.ask(nil, "talk?", func(yes bool) { got = append(got, yes) }) }
-	say := func(text string, pasted bool) { c.line(t.Context(), line{text: text, pasted: pasted}) }
-
-	ask()
-	say("y", true)
-	if len(got) != 0 {
-		t.Error("a pasted yes was taken")
-	}
-	say("y", false)
-	c.withdrawn = time.Now()
-	ask()
-	say("yes", false)
-	if len(got) != 1 {
-		t.Error("a yes to the question before was taken")
-	}
-	say("n", false)
-	ask()
-	c.notBefore = time.Now()
-	say("y", false)
-	if len(got) != 3 || !got[0] || got[1] || !got[2] {
-		t.Errorf("got %v, want [true false true]", got)
-	}
-	if n := strings.Count(notes.String(), "talk? y/N\n"); n != 5 {
-		t.Errorf("it was asked %d times, want 5", n)
-	}
-}
-
 func TestANarrowerTerminalKeepsNoPartOfABar(t *testing.T) {
 	master, name, err := openMaster()
 	if err != nil {

@@ -47,13 +47,16 @@ type greeting struct {
 }
 
 const (
-	// pieceSize is how much of a file goes into a frame: so little that a text
-	// is never far behind.
+	// pieceSize is how much of a file goes into a frame at most, and pieceMin
+	// where the line is slow.
 	pieceSize = 128 << 10
+	pieceMin  = 8 << 10
 
-	// windowBytes are on their way at most; the more, the longer a text waits
-	// behind a file on a slow line.
+	// windowBytes are on their way at most. Of a file it is what the line takes
+	// in the time ahead, but windowMin at least: a text waits behind that.
 	windowBytes = 2 << 20
+	windowMin   = 4 * pieceMin
+	ahead       = 2 * time.Second
 
 	// silence is how long the other end may take for what it was sent, and may
 	// say nothing at all: it is asked whether it is there after half of that.
@@ -63,7 +66,9 @@ const (
 	// only comes when it has everything before, and its user has let it.
 	slower = 5
 
-	writeTimeout = time.Minute
+	// writeTimeout is what a part of a message may take, which the other end
+	// does not acknowledge.
+	writeTimeout = slower * silence
 )
 
 var (

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"aioc/lib/wire"
 )
@@ -35,8 +36,9 @@ type upload struct {
 	done   func(error) // called once
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	result chan error // what the other end says
-	stored string     // where it is there, if result is nil
+	result chan error    // what the other end says
+	stored string        // where it is there, if result is nil
+	moved  chan struct{} // a piece has arrived
 
 	shown *transfer // guarded by session.mu; nil until the size is known
 }
@@ -44,7 +46,7 @@ type upload struct {
 // upload queues a file or directory. done is told how it ended, not by the main
 // loop.
 func (s *session) upload(path string, done func(error)) {
-	u := &upload{s: s, path: path, done: done, result: make(chan error, 1)}
+	u := &upload{s: s, path: path, done: done, result: make(chan error, 1), moved: make(chan struct{}, 1)}
 	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
 	s.nextID++
@@ -222,17 +224,47 @@ func (u *upload) native(f *os.File, name string, size int64, t *transfer) error 
 	return err
 }
 
+// room waits until little enough of what was sent has not arrived, and returns
+// how much may follow in one piece.
+func (u *upload) room(t *transfer, sent int64) (piece int64, err error) {
+	early := func(err error) error {
+		if err == nil {
+			err = errors.New("the other end says that it has it, before it has come")
+		}
+		return err
+	}
+	for {
+		select {
+		case err := <-u.result: // it is not wanted
+			return 0, early(err)
+		default:
+		}
+		done := t.done.Load()
+		rate := float64(done) / max(time.Since(t.began).Seconds(), 1e-3)
+		window := max(int64(rate*ahead.Seconds()), windowMin)
+		if sent-done < window {
+			return min(window/4, pieceSize), nil
+		}
+		select {
+		case <-u.moved:
+		case err := <-u.result:
+			return 0, early(err)
+		case <-u.ctx.Done():
+			return 0, u.ctx.Err()
+		}
+	}
+}
+
 // pieces sends the content.
 func (u *upload) pieces(f *os.File, size int64, t *transfer) error {
 	sum := sha256.New()
 	buf := make([]byte, pieceSize)
 	for rest := size; rest > 0; {
-		select {
-		case err := <-u.result: // it is not wanted
+		piece, err := u.room(t, size-rest)
+		if err != nil {
 			return err
-		default:
 		}
-		n, err := io.ReadFull(f, buf[:min(rest, pieceSize)])
+		n, err := io.ReadFull(f, buf[:min(rest, piece)])
 		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return errors.New("it became shorter while it was read")
@@ -244,6 +276,10 @@ func (u *upload) pieces(f *os.File, size int64, t *transfer) error {
 		it := item{frame: u.s.op(opPiece, u.id, buf[:n]), owner: u, done: func(err error) {
 			if err == nil {
 				t.done.Add(int64(n))
+				select {
+				case u.moved <- struct{}{}:
+				default:
+				}
 			}
 		}}
 		if err := u.s.out.putLow(u.ctx, it); err != nil {

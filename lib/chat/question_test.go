@@ -1,0 +1,61 @@
+package chat
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAnAnswerToTheQuestionBefore(t *testing.T) {
+	p := newPlain(os.Stdin, os.Stdout, os.Stderr, nil)
+	var notes strings.Builder
+	p.tty, p.err = true, &notes
+	c := &chat{ui: p}
+	var got []bool
+	ask := func() { c.ask(nil, "talk?", func(yes bool) { got = append(got, yes) }) }
+	say := func(text string, pasted bool) { c.line(t.Context(), line{text: text, pasted: pasted}) }
+
+	ask()
+	say("y", true)
+	if len(got) != 0 {
+		t.Error("a pasted yes was taken")
+	}
+	say("y", false)
+	c.withdrawn = time.Now()
+	ask()
+	say("yes", false)
+	if len(got) != 1 {
+		t.Error("a yes to the question before was taken")
+	}
+	say("n", false)
+	ask()
+	c.notBefore = time.Now()
+	say("y", false)
+	if len(got) != 3 || !got[0] || got[1] || !got[2] {
+		t.Errorf("got %v, want [true false true]", got)
+	}
+	ask()
+	c.notBefore, c.s = time.Now(), &session{}
+	say("y", false)
+	if len(got) != 3 {
+		t.Error("a yes was taken for somebody else")
+	}
+	if n := strings.Count(notes.String(), "talk? y/N\n"); n != 6 {
+		t.Errorf("it was asked %d times, want 6", n)
+	}
+}
+
+func TestACallerThatIntroducesItselfLate(t *testing.T) {
+	ann := sit(t, Options{})
+	s := dial(t, ann.port())
+	ann.line("-- talk\\? y/N")
+	s.send(announcement, "", nil)
+	s.receive(`"response_id": "aioc"`)
+	ann.say("y\r")
+	s.receive(`"chat": "hello"`)
+	ann.line("-- connected with")
+	if n := strings.Count(ann.out.String(), "talk? y/N"); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+}
