@@ -48,6 +48,7 @@ type Paths struct {
 
 	SpoolPeerFiles string // in it, on a server: the same for messages with files
 	SpoolCopies    string // in it: copies of files that cannot be opened by their name
+	SpoolShared    string // in it, on a broker: which files several subscribers are to get
 
 	TokensDir    string
 	ServerTokens string // hashes of the clients' tokens
@@ -152,6 +153,7 @@ func (c *Config) Paths() Paths {
 	p.SpoolDead = filepath.Join(p.Spool, "dead")
 	p.SpoolPeerFiles = filepath.Join(p.Spool, "to-files")
 	p.SpoolCopies = filepath.Join(p.Spool, "copies")
+	p.SpoolShared = filepath.Join(p.Spool, "shared")
 	p.TokensDir = absolute(c.TokensDir)
 	p.ServerTokens = filepath.Join(p.TokensDir, "server_tokens.json")
 	if !c.IsServer {

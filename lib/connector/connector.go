@@ -98,6 +98,7 @@ type Connector struct {
 	choices  memo[string]  // what a hook said of files that come: see chosen
 	held     held          // files to send
 	copies   copies        // of files to send
+	shares   shares        // files to send to several
 	passing  passing       // files of which no message has come
 	watching watched       // files whose programs want to know how far they are
 
@@ -168,6 +169,7 @@ func New(o Options) *Connector {
 	}
 	c.cfg.Store(cfg)
 	c.copies.kept = transfer.KeptIn(c.paths.SpoolCopies)
+	c.shares.dir = c.paths.SpoolShared
 	for _, typ := range cfg.RecvTypes {
 		q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, nil)
 		c.keep(q, "", cfg.PersistRecv, func(string) string { return c.paths.SpoolFrom(typ) })

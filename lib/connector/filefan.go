@@ -103,9 +103,8 @@ func (c *Connector) spreadFileTo(b *outbox, topic, id string, a *admitted, copie
 	c.drop("queue of a subscriber full", b.name, topic, 1)
 }
 
-// publishFile spreads a publication with a file of a program on this host. The
-// last subscriber to whom it is given removes it, if it is to be removed: those
-// before have it open. If that are too many it stays.
+// publishFile spreads a publication with a file of a program on this host. When
+// all subscribers have it, it is removed, if it is to be removed.
 func (in *intake) publishFile(n uint64, f *wire.Frame) {
 	h, c := &in.how, in.c
 	a, why := in.admitFile(f.Header)
@@ -116,7 +115,6 @@ func (in *intake) publishFile(n uint64, f *wire.Frame) {
 	defer a.close()
 	ids := make([]string, len(h.fan.boxes))
 	copied := a.loose && c.durableSend(h.fan.topic)
-	full := false
 	var err error
 	for i, b := range h.fan.boxes {
 		ids[i] = newFileID()
@@ -131,7 +129,6 @@ func (in *intake) publishFile(n uint64, f *wire.Frame) {
 				break
 			}
 			_, why = in.holdFile(ids[i], &one, b, copied)
-			full = full || !copied && !c.held.has(ids[i])
 		}
 		if why != nil {
 			for _, id := range ids[:i+1] {
@@ -141,13 +138,20 @@ func (in *intake) publishFile(n uint64, f *wire.Frame) {
 			return
 		}
 	}
-	if full && !a.file.Keep {
-		c.fileFailed("file published, but not to be removed", &transfer.Error{Reason: "full",
-			Text: "too many files wait to be sent for all subscribers to have it open: " + a.file.Source}, "", h.fan.topic)
+	if len(ids) > 1 && !a.file.Keep {
+		a.shared = newFileID()
+		c.shares.add(a.shared, false, ids...)
+		if c.durableSend(h.fan.topic) {
+			id, topic := a.shared, h.fan.topic
+			in.safe = append(in.safe, func() {
+				if err := c.shares.confirm(id); err != nil {
+					c.fileFailed("file published, and not to be removed after a restart", err, "", topic)
+				}
+			})
+		}
 	}
 	for i, b := range h.fan.boxes {
-		keep := a.file.Keep || full || i < len(ids)-1
-		c.spreadFileTo(b, h.fan.topic, ids[i], &a, copied, a.file.Source, keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
+		c.spreadFileTo(b, h.fan.topic, ids[i], &a, copied, a.file.Source, a.file.Keep, h.fan.header, f.Header.WithFile, f.Data, f.Binary, h.extra, &in.unsafe)
 	}
 	in.published()
 }

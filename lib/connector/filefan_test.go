@@ -95,7 +95,7 @@ func TestAPublishedFileReachesEachSubscriber(t *testing.T) {
 	onlyFiles(t, dir+"/broker", "f0-true-false", "f1-true-false")
 }
 
-func TestAPublishedFileStaysIfNotAllSubscribersHaveItOpen(t *testing.T) {
+func TestAPublishedFileIsRemovedAlsoIfTooManyAreOpen(t *testing.T) {
 	dir := newDir(t)
 	s := server(t, isBroker)
 	c := s.client(t, "c1", subscribes("a"), func(cfg *config.Config) {
@@ -114,17 +114,95 @@ func TestAPublishedFileStaysIfNotAllSubscribersHaveItOpen(t *testing.T) {
 	path, content := makeFile(t, "f", 7)
 	s.publishFile(t, "a", withFile(path, "pics", "n", false), "data", "own")
 	holds(t, parseArrived(t, in.wait(t, 1)[0]).Path, content, 0o640)
-	eventually(t, "the file is done with", func() bool {
-		b := s.box("c1", false)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return !b.sending
-	})
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the source: %v", err)
-	}
-	if n := s.counted("file published, but not to be removed: full"); n != 1 {
-		t.Errorf("got %d counted, want 1", n)
+	eventually(t, "the source is removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, fs.ErrNotExist) })
+}
+
+// A file that is published on the broker's host, to be removed, is there for all
+// subscribers, however often the broker is restarted meanwhile, and not longer.
+func TestAPublishedFileIsRemovedByTheLastSubscriberAlsoAfterARestart(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		killed  bool // before it was noted that all messages are on disk
+		refuses bool // the last subscriber does not take it
+		stays   bool
+	}{
+		{"all get it", false, false, false},
+		{"one does not", false, true, true},
+		{"the broker was killed while it was published", true, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := newDir(t)
+			in := func(name string, kind string) func(*config.Config) {
+				return func(cfg *config.Config) {
+					cfg.FileTargets = map[string]config.FileTarget{kind: {Directory: dir + "/" + name}}
+				}
+			}
+			kind := "pics"
+			if test.refuses {
+				kind = "others"
+			}
+			s := server(t, isBroker, onDisk("d"))
+			c1 := s.client(t, "c1", subscribes("d"), onDisk("d"), in("c1", "pics"))
+			c2 := s.client(t, "c2", subscribes("d"), onDisk("d"), in("c2", "pics"))
+			c3 := s.client(t, "c3", subscribes("d"), onDisk("d"), in("c3", kind))
+			s.subscribed(t, "d", 3)
+			for _, c := range []*node{c2, c3} {
+				c.halt(t)
+				s.disconnected(t, c.ID())
+			}
+			path, content := makeFile(t, "f", 2*embedMax)
+			s.publishFile(t, "d", withFile(path, "pics", "f", false), "data", "own")
+			marks := func(s *node) int {
+				entries, err := os.ReadDir(s.paths.SpoolShared)
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+				return len(entries)
+			}
+			got := c1.receive(t, api.ReceiveOptions{})
+			holds(t, parseArrived(t, got.wait(t, 1)[0]).Path, content, 0o640)
+			eventually(t, "it is noted that all are there", func() bool { return marks(s) == 1 })
+			next := func(c *node) *node {
+				s.halt(t)
+				s = s.again(t)
+				if _, err := os.Lstat(path); err != nil {
+					t.Fatalf("the source: %v", err)
+				}
+				c = c.again(t)
+				a := parseArrived(t, c.receive(t, api.ReceiveOptions{}).wait(t, 1)[0])
+				if test.refuses && c.ID() == "c3" {
+					if a.Error == "" {
+						t.Errorf("c3: got %+v", a)
+					}
+					return c
+				}
+				holds(t, a.Path, content, 0o640)
+				return c
+			}
+			if test.killed {
+				if err := os.RemoveAll(s.paths.SpoolShared); err != nil {
+					t.Fatal(err)
+				}
+			}
+			next(c2)
+			next(c3)
+			eventually(t, "nothing waits", func() bool {
+				for _, name := range []string{"c1", "c2", "c3"} {
+					if b := s.box(name, false); b != nil && b.waitingFiles() != nil && b.waitingFiles().Len() > 0 {
+						return false
+					}
+				}
+				s.shares.mu.Lock()
+				defer s.shares.mu.Unlock()
+				return len(s.shares.m) == 0
+			})
+			eventually(t, "it is forgotten", func() bool { return marks(s) == 0 })
+			if !test.stays {
+				eventually(t, "the source is removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, fs.ErrNotExist) })
+			} else if _, err := os.Lstat(path); err != nil {
+				t.Errorf("the source: %v", err)
+			}
+		})
 	}
 }
 

@@ -69,14 +69,6 @@ func (h *held) take(id string) *transfer.Source {
 	return f.src
 }
 
-// has reports whether there is one.
-func (h *held) has(id string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, ok := h.m[id]
-	return ok
-}
-
 // back keeps again what was taken, and was not sent.
 func (h *held) back(id string, s *transfer.Source) {
 	h.mu.Lock()
@@ -139,6 +131,7 @@ func (s *copies) drop(id string) {
 func (c *Connector) letGo(id string) {
 	c.held.drop(id)
 	c.copies.drop(id)
+	c.shares.drop(id)
 	c.watching.drop(id)
 }
 
@@ -161,14 +154,16 @@ func (c *Connector) fileNote(id string, note *queue.Note) *queue.Note {
 	return &n
 }
 
-// openCopies finds the copies that messages of the last run need, and removes
-// the others: a connector that was killed may have left them. dirs are the
-// spools of messages with files, by peer.
-func (c *Connector) openCopies(dirs map[string][]string) error {
+// openFiles finds the copies that messages of the last run need, and removes
+// the others: a connector that was killed may have left them. It also finds the
+// messages that have a file together. dirs are the spools of messages with files,
+// by peer.
+func (c *Connector) openFiles(dirs map[string][]string) error {
 	sizes, err := c.copies.kept.List()
-	if err != nil || len(sizes) == 0 {
+	if err != nil || len(sizes) == 0 && !c.publishing() {
 		return err
 	}
+	shared := map[string][]string{}
 	for peer, list := range dirs {
 		b := c.box(peer, true)
 		var quota *spool.Quota
@@ -178,7 +173,13 @@ func (c *Connector) openCopies(dirs map[string][]string) error {
 		for _, dir := range list {
 			err := spool.Waiting(dir, func(frame []byte) {
 				f, err := wire.ParseFrame(frame)
-				if err != nil || string(f.Header.Field("file_copy")) != "true" {
+				if err != nil {
+					return
+				}
+				if id, file, ok := sharedBy(f.Header); ok {
+					shared[id] = append(shared[id], file)
+				}
+				if string(f.Header.Field("file_copy")) != "true" {
 					return
 				}
 				id, _ := wire.Text(f.Header.Field("file_id"))
@@ -196,6 +197,9 @@ func (c *Connector) openCopies(dirs map[string][]string) error {
 				return fmt.Errorf("which copies of files are needed: %w", err)
 			}
 		}
+	}
+	if err := c.shares.open(shared); err != nil {
+		return err
 	}
 	for id := range sizes {
 		c.copies.kept.Remove(id)

@@ -34,6 +34,7 @@ import (
 //	file_caller  [uid, gid...]  who named the file
 //	file_id      hex digits     of the transfer, the same after a restart
 //	file_copy    true           there is a copy of the file: see filepass.go
+//	file_shared  hex digits     the same for all who get one file: see fileshare.go
 
 const (
 	embedMax = 256 << 10 // bytes of a file that goes inside its message
@@ -213,7 +214,7 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id s
 	o := &outgoing{c: c, b: b, f: f, caller: parseCaller(f.Header.Field("file_caller")), changed: make(chan struct{}, 1)}
 	o.id, _ = wire.Text(f.Header.Field("file_id"))
 	o.file, err = transfer.Parse(f.Header.WithFile)
-	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"}, wire.Edit{Key: "file_copy"})
+	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"}, wire.Edit{Key: "file_copy"}, wire.Edit{Key: "file_shared"})
 	if err == nil {
 		err = o.open()
 	}
@@ -239,7 +240,7 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id s
 	}
 	switch {
 	case err != nil:
-	case failure == nil && !o.file.Keep:
+	case failure == nil && !o.file.Keep && o.last():
 		if err := o.src.Remove(o.caller); err != nil && !errors.Is(err, os.ErrNotExist) {
 			c.fileFailed("file sent, but not removed", err, b.name, string(f.Header.Type))
 		}
@@ -247,6 +248,11 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id s
 		err = &link.Refusal{Reason: "file", Text: "the peer has the message, but not its file: " + failure.Text}
 	}
 	return o.id, err
+}
+
+// last reports whether nobody else is to get the file.
+func (o *outgoing) last() bool {
+	return o.f.Header.Field("file_shared") == nil || o.c.shares.sent(o.id)
 }
 
 // notStored is why the peer has not stored the file that came with, or before,

@@ -74,7 +74,8 @@ type admitted struct {
 	caller transfer.Caller
 	src    *transfer.Source // nil: a Python program's, which cannot be opened
 	// It was passed, and cannot be opened again by its name.
-	loose bool
+	loose  bool
+	shared string // what its messages have in common: see shares
 }
 
 // close closes the file if it is still here.
@@ -88,12 +89,15 @@ func (a *admitted) close() {
 // edits note in a header what belongs to the file.
 func (a *admitted) edits(id string, copied bool) []wire.Edit {
 	e := []wire.Edit{
-		{Key: "file_passed"}, {Key: "file_progress"}, {Key: "file_copy"},
+		{Key: "file_passed"}, {Key: "file_progress"}, {Key: "file_copy"}, {Key: "file_shared"},
 		{Key: "file_caller", Value: appendCaller(nil, a.caller)},
 		{Key: "file_id", Value: wire.AppendString(nil, id)},
 	}
 	if copied {
 		e[2].Value = []byte("true")
+	}
+	if a.shared != "" {
+		e[3].Value = wire.AppendString(nil, a.shared)
 	}
 	return e
 }

@@ -214,7 +214,7 @@ func (c *Connector) openSpools() error {
 			withFiles[peer] = append(withFiles[peer], c.paths.SpoolType(dir, typ))
 		}
 	}
-	if err := c.openCopies(withFiles); err != nil {
+	if err := c.openFiles(withFiles); err != nil {
 		return fmt.Errorf("what is kept on disk cannot be read: %w", err)
 	}
 	for _, peer := range peers {
