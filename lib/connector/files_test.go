@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,7 +126,7 @@ func TestFilesOfAllSizesArrive(t *testing.T) {
 	s := server(t, stores(dir))
 	c := s.client(t, "c1", stores(dir+"/client"))
 	in := s.receive(t, api.ReceiveOptions{})
-	sizes := []int{0, 1, chunkBytes - 1, chunkBytes, embedMax, embedMax + 1, 10 * chunkBytes, 41*chunkBytes + 17, fileWindow + chunkBytes/2}
+	sizes := append(slices.Clone(fileSizes), chunkBytes-1, 41*chunkBytes+17, fileWindow+chunkBytes/2)
 	var contents [][]byte
 	for i, size := range sizes {
 		path, content := makeFile(t, "f", size)
