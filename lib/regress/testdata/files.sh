@@ -66,6 +66,12 @@ receive
 waitfor 'the big file' 'cmp -s big in/pump7/copy && [ "$(wc -l <got)" -eq 4 ]'
 waitfor 'the source to be removed' '[ ! -e copy ]'
 same 'its message came once' 'null copy' "$(sed 1,3d got)"
+if [ -r /proc/self/status ]; then
+	for pid in $server_pid $client_pid; do
+		peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB$/\1/p' "/proc/$pid/status")
+		check "a connector keeps no file in memory: $peak KiB at most" "[ '$peak' -lt 65536 ]"
+	done
+fi
 same 'nothing else is left' '' "$(find in -name '.aioc-*')"
 
 status 'a file that is not there' 1 file missing
