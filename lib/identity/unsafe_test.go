@@ -1,9 +1,13 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"os"
 	"testing"
+
+	"aioc/lib/config"
 )
 
 // What others could change or read counts for nothing, wherever it is read.
@@ -73,5 +77,20 @@ func TestACAThatOthersCouldReplaceVouchesForNobody(t *testing.T) {
 		if _, err, _ := meet(t, s.TLS(), showing(signed)); (err == nil) != test.good {
 			t.Errorf("mode %04o: got %v", test.mode, err)
 		}
+	}
+}
+
+func TestAKeyThatOthersCanReadIsNotPacked(t *testing.T) {
+	dir := mustCreate(t, newDir(t))
+	tree := config.CertificateTree(dir)
+	for path, pack := range map[string]func(io.Writer, string) error{
+		tree.ServerKey: PackServer, tree.ClientKey("default"): PackClient,
+	} {
+		mustChmod(t, path, 0o644)
+		var b bytes.Buffer
+		if err := pack(&b, dir); !errors.Is(err, ErrUnsafe) || b.Len() > 0 {
+			t.Errorf("%s: got %v and %d bytes, want ErrUnsafe and none", path, err, b.Len())
+		}
+		mustChmod(t, path, 0o600)
 	}
 }
