@@ -28,13 +28,13 @@ func TestWhatIsKeptOnDiskIsKeptFromOthers(t *testing.T) {
 	s := server(t, onDisk("any"))
 	s.send(t, "any", "c1", "1")
 	s.halt(t)
-	if err := CheckSpools(s.cfg); err != nil {
+	if _, err := CheckSpools(s.cfg); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(s.paths.Spool, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckSpools(s.cfg); !errors.Is(err, durable.ErrUnsafe) {
+	if _, err := CheckSpools(s.cfg); !errors.Is(err, durable.ErrUnsafe) {
 		t.Errorf("got %v, want ErrUnsafe", err)
 	}
 	c := New(Options{Config: s.cfg, Log: slog.New(slog.DiscardHandler), Level: new(slog.LevelVar)})
