@@ -404,6 +404,9 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 	if (missed == nil || refusal != nil) && ctx.Err() == nil {
 		unanswered = a.wait(ctx)
 	}
+	if err == nil && unanswered == nil && ctx.Err() == nil {
+		way.meter.Done()
+	}
 	way.meter.Stop()
 	if refusal != nil && refusal.Reason == "keep" && !o.file.mine && !o.input && !(o.publish && c.info.Server) && ctx.Err() == nil {
 		return 0, true

@@ -187,7 +187,27 @@ func (m *Meter) draw() {
 	m.drawn = n
 }
 
-// Stop ends the drawing and removes the line. It may be called twice.
+// Done ends the drawing of something that is done, and leaves the line.
+func (m *Meter) Done() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over || m.drawn == 0 {
+		return
+	}
+	if m.p.Done = m.p.Size; m.begun.IsZero() {
+		m.begun = time.Now()
+	}
+	m.draw()
+	io.WriteString(m.w, "\n")
+	m.over, m.drawn = true, 0
+	m.tick.Stop()
+}
+
+// Stop ends the drawing and removes the line. It may be called twice, and after
+// Done.
 func (m *Meter) Stop() {
 	if m == nil {
 		return

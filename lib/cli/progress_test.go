@@ -107,6 +107,18 @@ func TestAMeterDrawsOneLine(t *testing.T) {
 		m.Set(1, 1000)
 		m.Stop()
 		step(time.Hour, "")
+
+		m = newMeter(&out, "sending", "x", func() int { return 80 })
+		m.Done() // nothing was drawn: nothing is left
+		m.Set(0, 1000)
+		m.Done()
+		if got, want := out.String(), "sending x [####################] 100%      0 B/s -:--\n"; !strings.HasSuffix(got, want) {
+			t.Errorf("got %q, want it to end in %q", got, want)
+		}
+		out.Reset()
+		m.Set(1, 1000)
+		m.Stop()
+		step(time.Hour, "")
 	})
 }
 
@@ -128,6 +140,7 @@ func TestWithoutATerminalThereIsNoMeter(t *testing.T) {
 			t.Error("there is one")
 		}
 		m.Set(1, 2)
+		m.Done()
 		m.Stop()
 	}
 	if info, err := f.Stat(); err != nil || info.Size() != 0 || out.Len() != 0 {
