@@ -115,6 +115,7 @@ type Meter struct {
 
 	mu    sync.Mutex
 	p     Progress
+	first time.Time // of the first Set
 	begun time.Time // when something was done first
 	drawn int       // characters of the line that is there
 	tick  *time.Timer
@@ -156,6 +157,7 @@ func (m *Meter) Set(done, size int64) {
 	}
 	m.p.Done, m.p.Size = done, size
 	if m.tick == nil {
+		m.first = time.Now()
 		m.draw()
 		m.tick = time.AfterFunc(meterEvery, m.again)
 	} else if done == size {
@@ -197,8 +199,8 @@ func (m *Meter) Done() {
 	if m.over || m.drawn == 0 {
 		return
 	}
-	if m.p.Done = m.p.Size; m.begun.IsZero() {
-		m.begun = time.Now()
+	if m.p.Done = m.p.Size; m.begun.IsZero() { // too quick for more than one
+		m.begun = m.first
 	}
 	m.draw()
 	io.WriteString(m.w, "\n")

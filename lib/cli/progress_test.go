@@ -111,8 +111,9 @@ func TestAMeterDrawsOneLine(t *testing.T) {
 		m = newMeter(&out, "sending", "x", func() int { return 80 })
 		m.Done() // nothing was drawn: nothing is left
 		m.Set(0, 1000)
+		time.Sleep(time.Second / 5)
 		m.Done()
-		if got, want := out.String(), "sending x [####################] 100%      0 B/s -:--\n"; !strings.HasSuffix(got, want) {
+		if got, want := out.String(), "sending x [####################] 100%   5.0 kB/s 0:00\n"; !strings.HasSuffix(got, want) {
 			t.Errorf("got %q, want it to end in %q", got, want)
 		}
 		out.Reset()
