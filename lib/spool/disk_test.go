@@ -227,3 +227,21 @@ func BenchmarkAppend(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "records/s")
 }
+
+func TestWhatWaitsIsFoundWithoutOpeningTheLog(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := mustOpen(t, dir, Options{Durable: true})
+	mustAppend(t, l, batch(1, 9, 100))
+	mustCommit(t, l, 9)
+	mustAck(t, l, Range{1, 3}, Range{5, 5})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	if err := Waiting(dir, func(frame []byte) { got = append(got, frame[0]) }); err != nil || string(got) != "\x04\x06\x07\x08\x09" {
+		t.Errorf("got %v, %v, want 4 and 6 to 9", got, err)
+	}
+	if err := Waiting(t.TempDir(), func([]byte) { t.Error("something waits") }); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no log: got %v, want %v", err, fs.ErrNotExist)
+	}
+}

@@ -26,19 +26,18 @@ func passedSource(f *os.File, path string, c Caller) (*Source, error) {
 	if err := checkSource(path); err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errIrregular
-	}
-	if err != nil {
-		return nil, sourceError(path, err)
-	}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, sourceError(path, err)
 	}
 	var inner error
 	err = raw.Control(func(fd uintptr) {
+		// Who serves the file system could let us wait for ever: that comes
+		// before all that is asked of it.
+		if !c.own() && ofUser(int(fd)) {
+			inner = fmt.Errorf("it is on a file system that a program serves (FUSE): copy it to another: %w", os.ErrPermission)
+			return
+		}
 		var flags int
 		if flags, inner = unix.FcntlInt(fd, unix.F_GETFL, 0); inner != nil {
 			return
@@ -46,15 +45,17 @@ func passedSource(f *os.File, path string, c Caller) (*Source, error) {
 		// A descriptor that cannot be read proves nothing.
 		if how := flags & unix.O_ACCMODE; how != unix.O_RDONLY && how != unix.O_RDWR || flags&pathOnly != 0 {
 			inner = fmt.Errorf("it was not opened for reading: %w", os.ErrPermission)
-			return
-		}
-		// Who makes the file system could let us wait for ever.
-		if !c.own() && ofUser(int(fd)) {
-			inner = fmt.Errorf("it is on a file system that a program serves (FUSE): copy it to another: %w", os.ErrPermission)
 		}
 	})
 	if err == nil {
 		err = inner
+	}
+	if err != nil {
+		return nil, sourceError(path, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errIrregular
 	}
 	if err != nil {
 		return nil, sourceError(path, err)
