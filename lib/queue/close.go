@@ -138,7 +138,7 @@ func (q *Queue) CloseIfEmpty() (closed bool, again time.Duration) {
 	}
 	now := time.Now()
 	for _, l := range q.lanes {
-		if d := l.disk; d != nil && d.log != nil && d.durable {
+		if d := l.disk; d != nil && d.log != nil && d.durable && !d.left {
 			q.unlock()
 			return false, 0
 		}
@@ -231,7 +231,7 @@ func (l *lane) purge() (n int) {
 		// Those that are not committed yet stay.
 		last := l.readable()
 		l.tellTail(spool.Range{First: d.first, Last: last}, ErrPurged)
-		if rest := int(max(d.last, last) - last); rest < d.tail {
+		if rest := l.tailFrom(last + 1); rest < d.tail {
 			n += d.tail - rest
 			d.acks = append(d.acks, spool.Range{First: d.first, Last: last})
 			d.tail, d.first = rest, last+1

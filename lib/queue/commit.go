@@ -97,7 +97,12 @@ func (l *lane) committed(safe uint64) {
 	if safe <= d.safe {
 		return
 	}
-	d.safe, d.refused = safe, nil
+	if d.safe = safe; d.view == nil {
+		d.refused = nil
+	}
+	if l.hubOf != nil {
+		l.q.pending = append(l.q.pending, l.hubOf.tell)
+	}
 	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= safe {
 		*l.wait.push() = *d.fresh.at(0)
 		d.fresh.drop()
@@ -116,6 +121,10 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 		return // others have seen to it
 	}
 	d.refused, d.when = err, time.Now()
+	if t := l.hubOf; t != nil {
+		t.losses = append(t.losses, loss{safe, upTo, err})
+		q.pending = append(q.pending, t.tell)
+	}
 	lost := 0
 	for d.fresh.n > 0 && l.number(d.fresh.at(0)) <= upTo {
 		it := *d.fresh.at(0)
@@ -127,6 +136,9 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 	if from := max(d.first, safe+1); d.tail > 0 && from <= upTo {
 		l.tellTail(spool.Range{First: from, Last: upTo}, err)
 		n := min(d.tail, int(upTo-from+1))
+		if d.view != nil {
+			n = d.tail - l.tailFrom(d.first)
+		}
 		d.tail -= n
 		lost += n
 		if d.tail == 0 {

@@ -46,7 +46,10 @@ type disk struct {
 	copied  []byte
 
 	// Guarded by q.mu.
-	log      *spool.Log        // nil until it is needed
+	log      journal           // nil until it is needed
+	own      *spool.Log        // the same, of one whose records are put here
+	view     *spool.View       // the same, of one that others share
+	left     bool              // that view has ended
 	loose    uint64            // from here on messages are in memory only; never: none is
 	fresh    ring              // in the log and in memory, not committed yet
 	last     uint64            // the last record
@@ -119,7 +122,7 @@ func (l *lane) open() error {
 		_ = log.Close()
 		return ErrClosed
 	}
-	d.log = log
+	d.log, d.own = log, log
 	if last := log.Last(); last > 0 {
 		l.num = max(l.num, last+leap)
 		d.last, d.safe = last, last
@@ -151,7 +154,7 @@ func (l *lane) replay(r spool.Record, acknowledged bool) {
 	d := l.disk
 	m, err := parseMeta(r.Meta)
 	if err == nil {
-		l.q.seq = max(l.q.seq, m.seq+1)
+		l.q.order.leave(m.seq + 1)
 		twice := l.remember(&m, r.Time/1000)
 		if twice && !acknowledged {
 			// It could not be said to be safe, but was, and was sent again.
@@ -250,11 +253,17 @@ func (q *Queue) putDisk(l *lane, frames []byte, x *Extra) (taken int, err error)
 	}
 	if err != nil {
 		q.diskFull(l, err)
-		if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFull) {
-			err = fmt.Errorf("%w: %w", ErrDisk, err)
-		}
+		err = diskError(err)
 	}
 	return taken, err
+}
+
+// diskError wraps ErrDisk, unless it is another of ours.
+func diskError(err error) error {
+	if errors.Is(err, ErrClosed) || errors.Is(err, ErrFull) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDisk, err)
 }
 
 // lookEvery is how often it is looked whether memory that is full is being
@@ -319,11 +328,34 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		q.mu.Unlock()
 		return ErrClosed
 	}
-	log, num, seq := d.log, l.num, q.seq
-	q.seq += uint64(count)
+	log, num, seq := d.own, l.num, q.order.reserve(count)
 	m := l.metaOf(x)
 	q.mu.Unlock()
 
+	d.record(frames, num, seq, m)
+	err := log.Append(d.records)
+	if errors.Is(err, spool.ErrFailed) {
+		// It may work again, but for what was not committed.
+		if err = l.repair(err); err == nil {
+			err = log.Append(d.records)
+		}
+	}
+	d.forgetRecords()
+	if err != nil {
+		return spoolError(err)
+	}
+
+	q.mu.Lock()
+	defer q.unlock()
+	l.appended(frames, count, num, seq, x)
+	l.took(x, count)
+	l.began(x)
+	return nil
+}
+
+// record makes the records of frames, of which the first has number num, sequence
+// number seq and the rest of m. disk.in is held.
+func (d *disk) record(frames []byte, num, seq uint64, m meta) {
 	now := time.Now().UnixMilli()
 	d.records, d.metas = d.records[:0], d.metas[:0]
 	for rest := frames; len(rest) > 0; {
@@ -336,28 +368,21 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		d.records = append(d.records, spool.Record{Seq: num + uint64(i), Time: now, Meta: d.metas[from:len(d.metas):len(d.metas)], Frame: f})
 		m.next()
 	}
-	err := log.Append(d.records)
-	if errors.Is(err, spool.ErrFailed) {
-		// It may work again, but for what was not committed.
-		if err = l.repair(err); err == nil {
-			err = log.Append(d.records)
-		}
-	}
+}
+
+func (d *disk) forgetRecords() {
 	clear(d.records)
 	if cap(d.records) > 1<<16 {
 		d.records, d.metas = nil, nil
 	}
-	if err != nil {
-		return spoolError(err)
-	}
+}
 
-	q.mu.Lock()
-	defer q.unlock()
-	l.num += uint64(count)
+// appended adds frames that are in the log now to those that wait. q.mu is held.
+func (l *lane) appended(frames []byte, count int, num, seq uint64, x *Extra) {
+	d, q := l.disk, l.q
+	l.num = num + uint64(count)
 	d.last = l.num - 1
 	q.count(frames, count)
-	l.took(x, count)
-	l.began(x)
 	e := &slot{to: &l.wait, seq: seq, num: num, flags: x.flags(), note: x.Note, page: x.page()}
 	if d.durable {
 		e.to = &d.fresh
@@ -381,7 +406,6 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 		q.wake()
 		l.checkFill()
 	}
-	return nil
 }
 
 // note remembers that a message that is on disk alone has a note. q.mu is held.
@@ -415,11 +439,11 @@ func spoolError(err error) error {
 // disk.in is held.
 func (l *lane) repair(err error) error {
 	d, q := l.disk, l.q
-	safe := d.log.Committed()
+	safe := d.own.Committed()
 	q.mu.Lock()
 	l.lostCommit(safe, d.last, err)
 	q.unlock()
-	return d.log.Repair()
+	return d.own.Repair()
 }
 
 // spill writes to the log what is in memory only, so that what follows can be
@@ -453,7 +477,7 @@ func (l *lane) spill() error {
 		if len(loose) == len(d.records) {
 			d.loose = never
 		}
-		log := d.log
+		log := d.own
 		q.mu.Unlock()
 		if len(d.records) > 0 {
 			if err := log.Append(d.records); err != nil {

@@ -57,6 +57,7 @@ func (l *lane) fill() {
 	d, q := l.disk, l.q
 	var page spool.Page
 	var r *spool.Reader
+	var of journal      // what r reads
 	at := uint64(never) // where r is
 	defer func() {
 		if r != nil {
@@ -65,7 +66,7 @@ func (l *lane) fill() {
 	}()
 	for more := true; more; {
 		q.mu.Lock()
-		first, last, gen := d.first, l.readable(), d.gen
+		log, first, last, gen := d.log, d.first, l.readable(), d.gen
 		if d.tail == 0 || d.stuck || q.closed || q.takers == 0 || first > last || l.bytes-l.hand > q.limit/2 {
 			d.filling = false
 			q.unlock()
@@ -73,9 +74,13 @@ func (l *lane) fill() {
 		}
 		q.mu.Unlock()
 		l.writeAcks()
+		if r != nil && of != log { // another view
+			_ = r.Close()
+			r = nil
+		}
 		switch {
 		case r == nil:
-			r = d.log.Reader(first)
+			r, of = log.Reader(first), log
 		case at != first:
 			r.Seek(first)
 		}

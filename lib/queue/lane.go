@@ -101,6 +101,9 @@ type lane struct {
 	memo  int              // bytes of the budget for marks and ids
 
 	disk *disk // nil: memory is all there is
+	twin *lane // of the same type: one has what is published, the other the rest
+
+	hubOf *Topic // of the lane that has its log
 }
 
 var smallBlocks, fullBlocks sync.Pool // of *block, empty and of no lane

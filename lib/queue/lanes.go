@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"aioc/lib/spool"
 )
 
 // LaneStats is what waits of one message type.
@@ -20,14 +18,14 @@ type LaneStats struct {
 // Lanes returns a snapshot of the lanes that have something, sorted by type.
 func (q *Queue) Lanes() []LaneStats {
 	var all []LaneStats
-	var logs []*spool.Log
+	var logs []journal
 	q.mu.Lock()
 	for _, l := range q.lanes {
 		s := LaneStats{Type: l.name, Waiting: l.waiting(), Bytes: l.bytes}
 		if s.Waiting == 0 && s.Bytes == 0 {
 			continue
 		}
-		var log *spool.Log
+		var log journal
 		if l.disk != nil {
 			log = l.disk.log
 		}
@@ -48,7 +46,25 @@ func (q *Queue) Lanes() []LaneStats {
 		}
 	}
 	slices.SortFunc(all, func(a, b LaneStats) int { return strings.Compare(a.Type, b.Type) })
-	return all
+	return joined(all)
+}
+
+// joined makes one of the two lanes that a type may have: see Topic.
+func joined(all []LaneStats) []LaneStats {
+	sum := all[:0]
+	for _, s := range all {
+		k := len(sum) - 1
+		if k < 0 || sum[k].Type != s.Type {
+			sum = append(sum, s)
+			continue
+		}
+		to := &sum[k]
+		to.Waiting, to.Bytes, to.DiskBytes = to.Waiting+s.Waiting, to.Bytes+s.Bytes, to.DiskBytes+s.DiskBytes
+		if to.Oldest.IsZero() || !s.Oldest.IsZero() && s.Oldest.Before(to.Oldest) {
+			to.Oldest = s.Oldest
+		}
+	}
+	return sum
 }
 
 // waiting is how many messages of the lane nobody has in hand. q.mu is held.

@@ -25,6 +25,7 @@ type mark struct {
 	sure  uint64 // of that, on disk
 	index uint64 // stands for peer and epoch in the log; 0: not yet
 	used  int64  // unix time in seconds
+	other *mark  // of the peer's lane before: it may have two of one type, see Topic
 }
 
 // unsureMark is a mark as it will be when a record is on disk.
@@ -48,6 +49,9 @@ func (l *lane) known(from *Origin, count int) int {
 		return 0
 	}
 	m := l.marks[from.Peer]
+	if m != nil && m.epoch != from.Epoch {
+		m = m.other
+	}
 	if m == nil || m.epoch != from.Epoch || from.Seq > m.high {
 		return 0
 	}
@@ -67,13 +71,21 @@ func (l *lane) markOf(from *Origin) *mark {
 		if l.marks == nil {
 			l.marks = map[string]*mark{}
 		}
-		m = &mark{}
+		m = &mark{epoch: from.Epoch}
 		l.marks[from.Peer] = m
+		return m
 	}
-	if m.epoch != from.Epoch {
-		*m = mark{epoch: from.Epoch}
+	if m.epoch == from.Epoch {
+		return m
 	}
-	return m
+	// The one that is older is forgotten: a peer can make up any number of them.
+	next := m.other
+	if m.other = nil; next == nil || next.epoch != from.Epoch {
+		next = &mark{epoch: from.Epoch}
+	}
+	next.other = m
+	l.marks[from.Peer] = next
+	return next
 }
 
 // forgetMarks makes room for marks: peers that have not been heard of for a
@@ -303,16 +315,27 @@ func (l *lane) state(dst []byte) []byte {
 	q.mu.Lock()
 	defer q.unlock()
 	dst = append(dst, stateVersion)
-	dst = binary.AppendUvarint(dst, q.seq)
+	dst = binary.AppendUvarint(dst, q.order.next())
 	dst = binary.AppendUvarint(dst, d.indexes)
-	dst = binary.AppendUvarint(dst, uint64(len(l.marks)))
+	n := len(l.marks)
+	for _, m := range l.marks {
+		if m.other != nil {
+			n++
+		}
+	}
+	dst = binary.AppendUvarint(dst, uint64(n))
 	for peer, m := range l.marks {
-		dst = binary.AppendUvarint(dst, uint64(len(peer)))
-		dst = append(dst, peer...)
-		dst = append(dst, m.epoch[:]...)
-		dst = binary.AppendUvarint(dst, m.high)
-		dst = binary.AppendUvarint(dst, m.index)
-		dst = binary.AppendUvarint(dst, uint64(m.used))
+		for _, m := range []*mark{m.other, m} { // read in this order
+			if m == nil {
+				continue
+			}
+			dst = binary.AppendUvarint(dst, uint64(len(peer)))
+			dst = append(dst, peer...)
+			dst = append(dst, m.epoch[:]...)
+			dst = binary.AppendUvarint(dst, m.high)
+			dst = binary.AppendUvarint(dst, m.index)
+			dst = binary.AppendUvarint(dst, uint64(m.used))
+		}
 	}
 	l.expireIDs(time.Now())
 	ids := l.ids.order[l.ids.gone:]
@@ -331,7 +354,7 @@ func (l *lane) readState(b []byte) {
 		return
 	}
 	c := cursor{b: b[1:]}
-	l.q.seq = max(l.q.seq, c.uvarint())
+	l.q.order.leave(c.uvarint())
 	d.indexes = c.uvarint()
 	for n := c.uvarint(); n > 0 && !c.bad; n-- {
 		peer := string(c.bytes(c.uvarint()))
@@ -342,12 +365,9 @@ func (l *lane) readState(b []byte) {
 		if c.bad {
 			return
 		}
-		k := l.marks[peer]
-		if k != nil && k.epoch == m.epoch {
-			m.high = max(m.high, k.high)
-			m.sure = m.high
-		}
-		k = l.markOf(&Origin{Peer: peer, Epoch: m.epoch})
+		k := l.markOf(&Origin{Peer: peer, Epoch: m.epoch})
+		m.high = max(m.high, k.high)
+		m.sure, m.other = m.high, k.other
 		*k = m
 		if m.index > 0 {
 			d.byIndex[m.index] = k

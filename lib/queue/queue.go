@@ -24,6 +24,7 @@ package queue
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"aioc/lib/spool"
 	"aioc/lib/wire"
@@ -105,7 +106,8 @@ type Queue struct {
 	mu      sync.Mutex
 	lanes   []*lane // by priority
 	byType  map[string]*lane
-	seq     uint64
+	topics  map[string]*lane // of what is published: see Topic
+	order   *Order
 	blocks  []*block
 	vacant  []uint32         // places in blocks that are free
 	notes   map[uint64]*Note // by sequence number
@@ -126,8 +128,32 @@ type Queue struct {
 // their priority, smaller first, 0 when absent; the map is not copied.
 func New(limit int, budget *Budget, priorities map[string]int) *Queue {
 	return &Queue{limit: limit, budget: budget, prio: priorities, byType: map[string]*lane{},
-		notes: map[uint64]*Note{}, open: map[*Taker]bool{}, seq: 1}
+		notes: map[uint64]*Note{}, open: map[*Taker]bool{}, order: new(Order)}
 }
+
+// Order gives out the sequence numbers by which queues keep the order of
+// arrival. The zero value begins anew. It may be used from any goroutine.
+type Order struct{ used atomic.Uint64 }
+
+// reserve returns the first of n numbers that nobody has had.
+func (o *Order) reserve(n int) uint64 { return o.used.Add(uint64(n)) - uint64(n) + 1 }
+
+// next returns the number that comes next, at least.
+func (o *Order) next() uint64 { return o.used.Load() + 1 }
+
+// leave makes all numbers below next used.
+func (o *Order) leave(next uint64) {
+	for {
+		used := o.used.Load()
+		if next <= used+1 || o.used.CompareAndSwap(used, next-1) {
+			return
+		}
+	}
+}
+
+// Follow makes the queue use an order that other queues use too, so that what is
+// put into all of them has one place in each. It is called before anything is put.
+func (q *Queue) Follow(order *Order) { q.order = order }
 
 // Keep gives the queue a store for its lanes. expired, which may be nil, is told
 // of messages that were dropped because their time was over. It is called
@@ -158,19 +184,28 @@ func (q *Queue) unlock() {
 func (q *Queue) lane(messageType string) *lane {
 	l := q.byType[messageType]
 	if l == nil {
-		l = &lane{q: q, name: messageType, prio: q.prio[messageType], id: len(q.lanes), num: 1, epoch: newEpoch()}
+		l = q.addLane(messageType)
 		if q.store != nil {
 			l.disk = &disk{durable: q.store.Durable(messageType), first: never, round: 1}
 		}
 		q.byType[messageType] = l
-		i := len(q.lanes)
-		for i > 0 && q.lanes[i-1].prio > l.prio {
-			i--
+		if other := q.topics[messageType]; other != nil {
+			l.twin, other.twin = other, l
 		}
-		q.lanes = append(q.lanes, nil)
-		copy(q.lanes[i+1:], q.lanes[i:])
-		q.lanes[i] = l
 	}
+	return l
+}
+
+// addLane adds a lane in its place.
+func (q *Queue) addLane(messageType string) *lane {
+	l := &lane{q: q, name: messageType, prio: q.prio[messageType], id: len(q.lanes), num: 1, epoch: newEpoch()}
+	i := len(q.lanes)
+	for i > 0 && q.lanes[i-1].prio > l.prio {
+		i--
+	}
+	q.lanes = append(q.lanes, nil)
+	copy(q.lanes[i+1:], q.lanes[i:])
+	q.lanes[i] = l
 	return l
 }
 
@@ -230,18 +265,22 @@ func (l *lane) putMemory(frames []byte, x *Extra) (taken int, err error) {
 	if d := l.disk; d != nil && d.loose == never {
 		d.loose = l.num
 	}
-	e := slot{to: &l.wait, seq: q.seq, num: l.num, flags: x.flags(), note: x.Note, page: x.page()}
+	most := len(frames)/leastFrame + 1
+	e := slot{to: &l.wait, seq: q.order.reserve(most), num: l.num, flags: x.flags(), note: x.Note, page: x.page()}
 	alone := l.bytes == 0
 	if taken, err = l.put(frames, &e); taken > 0 {
 		count := int(e.num - l.num)
 		l.ages.put(l, l.num, alone)
-		q.seq, l.num = e.seq, e.num
+		l.num = e.num
 		q.count(frames[:taken], count)
 		l.took(x, count)
 		q.wake()
 	}
 	return taken, err
 }
+
+// leastFrame is the bytes of the shortest frame.
+const leastFrame = 10
 
 // count accounts for frames that were put.
 func (q *Queue) count(frames []byte, count int) {
@@ -339,7 +378,7 @@ func (q *Queue) Stats() Stats {
 
 // StatsAndLogs returns a snapshot, and with it those of the logs on disk.
 func (q *Queue) StatsAndLogs() (Stats, []spool.Stats) {
-	var logs []*spool.Log
+	var logs []journal
 	q.mu.Lock()
 	s := q.stats
 	for _, l := range q.lanes {

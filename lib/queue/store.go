@@ -15,6 +15,20 @@ type Store interface {
 	Failed(messageType string, lost int, err error)
 }
 
+// journal is what a lane needs of its log, which may be a view of one that it
+// shares with others.
+type journal interface {
+	Ack(ranges ...spool.Range) error
+	Note(seq uint64, note []byte) error
+	Reader(from uint64) *spool.Reader
+	Commit(seq uint64) error
+	Committed() uint64
+	PutState() error
+	Stats() spool.Stats
+	Close() error
+	Remove() error
+}
+
 // Epoch tells the messages of one lane, while it lives, from those of any
 // other.
 type Epoch = [16]byte

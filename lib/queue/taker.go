@@ -149,6 +149,9 @@ func (t *Taker) run(l *lane, bound uint64, b *wire.Batch, max, count int) (n int
 	}
 	if t.announce != nil {
 		t.next[l.id] = next
+		if l.twin != nil && l.twin.id < len(t.next) {
+			t.next[l.twin.id] = 0 // the far end counts by type
+		}
 	}
 	t.left += n
 	return n
@@ -275,8 +278,14 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 func (t *Taker) Resume(messageType string) {
 	t.q.mu.Lock()
 	defer t.q.unlock()
-	if l := t.q.byType[messageType]; l != nil {
-		delete(t.parked, l)
+	known := false
+	for _, l := range []*lane{t.q.byType[messageType], t.q.topics[messageType]} {
+		if l != nil {
+			delete(t.parked, l)
+			known = true
+		}
+	}
+	if known {
 		t.q.pending = append(t.q.pending, t.ready)
 	}
 }

@@ -380,6 +380,16 @@ func (v *View) Waiting() (n int64, first, last uint64) {
 	return v.waiting, first, last
 }
 
+// Count returns how many records wait for the view from sequence from on.
+func (v *View) Count(from uint64) (n int64) {
+	v.l.mu.Lock()
+	defer v.l.mu.Unlock()
+	for _, h := range v.holds {
+		h.live.overlap(Range{from, math.MaxUint64}, func(r Range) { n += int64(r.Last-r.First) + 1 })
+	}
+	return n
+}
+
 // Reader is Log.Reader for what waits for the view.
 func (v *View) Reader(from uint64) *Reader {
 	r := v.l.Reader(from)
