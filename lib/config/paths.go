@@ -46,6 +46,8 @@ type Paths struct {
 	SpoolDead  string // in it: the same of dead letters
 	SpoolTypes string // in it: a directory for each type that is received
 
+	SpoolTopics string // in it, on a server: a directory for each durable type that is published
+
 	SpoolPeerFiles string // in it, on a server: the same for messages with files
 	SpoolCopies    string // in it: copies of files that cannot be opened by their name
 	SpoolShared    string // in it, on a broker: which files several subscribers are to get
@@ -150,6 +152,7 @@ func (c *Config) Paths() Paths {
 		p.Spool = filepath.Join(p.Dir, "spool_server_"+escapeName(strings.ReplaceAll(c.ServerAddr.Line(), " ", ":")))
 	}
 	p.SpoolPeers, p.SpoolTypes = filepath.Join(p.Spool, "to"), filepath.Join(p.Spool, "from")
+	p.SpoolTopics = filepath.Join(p.Spool, "topics")
 	p.SpoolDead = filepath.Join(p.Spool, "dead")
 	p.SpoolPeerFiles = filepath.Join(p.Spool, "to-files")
 	p.SpoolCopies = filepath.Join(p.Spool, "copies")
@@ -208,6 +211,11 @@ func (p Paths) SpoolFiles(peer string) string {
 		return filepath.Join(p.Spool, "server-files")
 	}
 	return filepath.Join(p.SpoolPeerFiles, escapeName(peer))
+}
+
+// SpoolTopic returns the directory with what was published of a message type.
+func (p Paths) SpoolTopic(messageType string) string {
+	return filepath.Join(p.SpoolTopics, escapeName(messageType))
 }
 
 // SpoolDeadType returns the directory with the dead letters of a message type.

@@ -102,10 +102,16 @@ type Connector struct {
 	passing  passing       // files of which no message has come
 	watching watched       // files whose programs want to know how far they are
 
-	dead   graveyard
-	table  broker.Table // who subscribes to what, on a broker
-	saving sync.Mutex   // one writer of the subscriptions; guards saved
-	saved  []byte       // what is in their file
+	dead  graveyard
+	table broker.Table  // who subscribes to what, on a broker
+	known bool          // that was read from the disk
+	order *queue.Order  // of what waits for peers
+	grace time.Duration // see unsubscribeGrace
+
+	publishedMu sync.Mutex
+	published   map[string]*queue.Topic // what is published of durable types
+	saving      sync.Mutex              // one writer of the subscriptions; guards saved
+	saved       []byte                  // what is in their file
 
 	verdict verdict // of the server, about what this client subscribes to
 
@@ -160,6 +166,9 @@ func New(o Options) *Connector {
 		ready:     sync.OnceFunc(func() {}),
 		inbox:     map[string]*queue.Queue{},
 		boxes:     map[string]*outbox{},
+		published: map[string]*queue.Topic{},
+		order:     new(queue.Order),
+		grace:     unsubscribeGrace,
 		ignore:    cfg.IgnoreTraffic,
 		topics:    cfg.SubscribeTypes,
 		strangers: map[int]int{},
@@ -488,6 +497,9 @@ func (c *Connector) close() {
 		if n > 0 {
 			c.log.Warn("messages lost: they were in memory only", "peer", name, "n", n)
 		}
+	}
+	for _, t := range c.allTopics() {
+		t.Close()
 	}
 	for typ, q := range c.inbox {
 		if n := q.Close(); n > 0 {

@@ -127,6 +127,11 @@ func (c *Connector) stats() *control.Stats {
 		s.Types = append(s.Types, t)
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
+	for _, t := range c.allTopics() {
+		if log, ok := t.Stats(); ok {
+			disk.add([]spool.Stats{log})
+		}
+	}
 	if s.Disk = disk.stats(); s.Disk != nil {
 		s.Disk.Used, s.Disk.Limit = c.onDisk.Used(), c.onDisk.Limit()
 	}
@@ -173,6 +178,9 @@ type disk struct {
 
 func (d *disk) add(logs []spool.Stats) {
 	for _, l := range logs {
+		if l.Shared {
+			continue // it is counted with its topic
+		}
 		d.logs++
 		d.bytes += l.Bytes
 		for i, n := range l.SyncTimes {

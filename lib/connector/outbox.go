@@ -14,8 +14,9 @@ import (
 
 // outbox is what waits for one peer, and the link to it.
 type outbox struct {
-	name string
-	q    *queue.Queue
+	name  string
+	q     *queue.Queue
+	quota *spool.Quota // of all that q keeps on disk; nil without one
 
 	mu   sync.Mutex
 	link *peerLink     // nil while the peer is away
@@ -34,17 +35,17 @@ type outbox struct {
 }
 
 func newOutbox(c *Connector, name string) *outbox {
-	q, _ := c.newQueue(name, c.spoolTo(name))
-	return &outbox{name: name, q: q, up: make(chan struct{})}
+	b := &outbox{name: name, up: make(chan struct{})}
+	b.q, b.quota = c.newQueue(name, c.spoolTo(name))
+	return b
 }
 
-// newQueue returns a queue for a peer, which may keep things in dir, and what
-// bounds them.
+// newQueue returns a queue for a peer, which may keep things in dir.
 func (c *Connector) newQueue(peer, dir string) (*queue.Queue, *spool.Quota) {
 	cfg := c.cfg.Load()
 	q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
-	quota := c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
-	return q, quota
+	q.Follow(c.order)
+	return q, c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
 }
 
 // current returns the link, nil while there is none.

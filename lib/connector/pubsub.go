@@ -35,6 +35,7 @@ type fan struct {
 	topic  string
 	header []byte
 	boxes  []*outbox
+	table  uint64 // version of the table that says so
 }
 
 // fanOf decides about the header of a publication. Publications without
@@ -44,7 +45,7 @@ func (c *Connector) fanOf(h *wire.Header) (*fan, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fan{topic: topic, header: broker.AppendHeader(nil, h, topic, c.id)}
+	f := &fan{topic: topic, header: broker.AppendHeader(nil, h, topic, c.id), table: c.table.Version()}
 	for _, name := range c.table.Subscribers(topic) {
 		if b := c.box(name, true); b != nil && !c.ignored(name) {
 			f.boxes = append(f.boxes, b)
@@ -54,9 +55,17 @@ func (c *Connector) fanOf(h *wire.Header) (*fan, error) {
 }
 
 // spread puts publications, whole frames of one topic, into the queue of each
-// subscriber, which share their memory. One that has no room for them loses them: neither the publisher
-// nor the others wait for it. What has to be on disk is added to put.
-func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe) {
+// subscriber, which share their memory. One that has no room for them loses
+// them: neither the publisher nor the others wait for it. What has to be on disk is
+// added to put. With an error, which wraps queue.ErrDisk, those that are returned
+// could not be kept for anybody.
+func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe) (rest []byte, err error) {
+	if len(f.boxes) == 0 {
+		return nil, nil
+	}
+	if c.durableSend(f.topic) {
+		return c.spreadLasting(f, frames, extra, put)
+	}
 	pages := queue.Pages(frames, c.budget)
 	for i := range f.boxes {
 		x := extra
@@ -65,7 +74,7 @@ func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe
 		for _, page := range pages {
 			x.Page = page
 			if lost == 0 {
-				lost = c.spreadTo(f, i, page.Frames(), &x, put)
+				lost = c.spreadTo(f, i, page.Frames(), &x)
 			} else {
 				lost += count(page.Frames()) // they must not overtake
 			}
@@ -77,18 +86,16 @@ func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe
 	for _, page := range pages {
 		page.Release()
 	}
+	return nil, nil
 }
 
 // spreadTo puts publications into the queue of subscriber i and returns how many
 // found no room.
-func (c *Connector) spreadTo(f *fan, i int, frames []byte, x *queue.Extra, put *unsafe) (lost int) {
+func (c *Connector) spreadTo(f *fan, i int, frames []byte, x *queue.Extra) (lost int) {
 	b := f.boxes[i]
 	for len(frames) > 0 {
 		taken, err := b.q.PutExtra(f.topic, frames, x)
 		frames = frames[taken:]
-		if taken > 0 && c.durableSend(f.topic) {
-			put.add(b.q, f.topic, x.Round)
-		}
 		if errors.Is(err, queue.ErrClosed) {
 			// It was dropped when the subscriber had gone.
 			if b = c.box(b.name, true); b == nil {
@@ -154,7 +161,11 @@ func (p *peerLink) spread() {
 	if len(p.pubs) == 0 {
 		return
 	}
-	p.c.spread(p.how.fan, p.pubs, queue.Extra{From: p.pubsFrom}, &p.unsafe)
+	if rest, err := p.c.spread(p.how.fan, p.pubs, queue.Extra{From: p.pubsFrom}, &p.unsafe); err != nil {
+		for _, b := range p.how.fan.boxes {
+			p.c.drop("publication not kept on disk", b.name, p.how.fan.topic, count(rest), slog.String("err", err.Error()))
+		}
+	}
 	p.pubsFrom = queue.Origin{}
 	if p.pubs = p.pubs[:0]; cap(p.pubs) > 4*mostSpread {
 		p.pubs = nil
@@ -172,6 +183,7 @@ func (p *peerLink) subscription(data []byte) error {
 		}
 		err = errors.New("pubsub_central_broker is false in the server's configuration")
 	}
+	before := c.table.Topics(p.box.name)
 	if err == nil {
 		changed, err = c.table.Apply(p.box.name, change)
 	}
@@ -188,8 +200,10 @@ func (p *peerLink) subscription(data []byte) error {
 		}, nil, nil)
 	}
 	if changed {
-		c.log.Info("subscribed", "peer", p.box.name, "topics", c.table.Topics(p.box.name))
+		now := c.table.Topics(p.box.name)
+		c.log.Info("subscribed", "peer", p.box.name, "topics", now)
 		c.tableChanged()
+		c.left(p.box.name, slices.DeleteFunc(before, func(t string) bool { return slices.Contains(now, t) }))
 	}
 	return nil
 }
@@ -218,6 +232,7 @@ func (c *Connector) loadTable() {
 	text, err := os.ReadFile(c.paths.Subscriptions)
 	if err == nil {
 		err = c.table.Load(text)
+		c.known = err == nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.log.Warn("subscriptions not read: clients must subscribe again", "file", c.paths.Subscriptions, "err", err)
@@ -433,7 +448,10 @@ func (in *intake) publish(n uint64, f *wire.Frame) {
 		in.refuse(n, h, &link.Refusal{Reason: "size", Text: err.Error()})
 		return
 	}
-	in.c.spread(h.fan, frame, h.extra, &in.unsafe)
+	if _, err := in.c.spread(h.fan, frame, h.extra, &in.unsafe); err != nil {
+		in.notNow(n, h, &link.Refusal{Reason: "full", Text: "the connector cannot keep it on disk now: " + diskReason(err)})
+		return
+	}
 	in.published()
 }
 

@@ -42,10 +42,14 @@ func (c *Connector) keep(q *queue.Queue, peer string, types config.Types, dir fu
 func (s *shelf) Durable(messageType string) bool { return s.types.Has(messageType) }
 
 func (s *shelf) Open(messageType string, state func([]byte) []byte, restore func([]byte), replay func(spool.Record, bool)) (*spool.Log, error) {
-	dir := s.dir(messageType)
-	log, found, err := openLog(dir, messageType, spool.Options{
+	return s.open(messageType, spool.Options{
 		Durable: s.Durable(messageType), Quota: s.quota, State: state, Restore: restore, Replay: replay,
 	})
+}
+
+func (s *shelf) open(messageType string, o spool.Options) (*spool.Log, error) {
+	dir := s.dir(messageType)
+	log, found, err := openLog(dir, messageType, o)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +134,14 @@ func (c *Connector) diskProblems() (list []string) {
 			list = append(list, fmt.Sprintf("messages %s cannot be kept on disk, last at %s: %s", what, t.When.UTC().Format(time.TimeOnly), why))
 		}
 	}
+	for _, topic := range c.allTopics() {
+		for _, t := range topic.Troubles() {
+			if time.Since(t.When) <= troubleLasts {
+				list = append(list, fmt.Sprintf("publications of type %q cannot be kept on disk, last at %s: %s",
+					t.Type, t.When.UTC().Format(time.TimeOnly), diskReason(t.Err)))
+			}
+		}
+	}
 	slices.Sort(list)
 	return slices.Compact(list)
 }
@@ -190,6 +202,9 @@ func (c *Connector) openSpools() error {
 			c.log.Warn("messages may be on disk for a type that is not in recv_message_types", "type", typ, "dir", c.paths.SpoolFrom(typ))
 		}
 	}
+	if err := c.openTopics(c.known); err != nil {
+		return fmt.Errorf("what was published cannot be read: %w", err)
+	}
 	peers := []string{cfg.PeerID()}
 	if c.server {
 		if peers, err = config.SpoolNames(c.paths.SpoolPeers); err != nil {
@@ -200,6 +215,9 @@ func (c *Connector) openSpools() error {
 			return err
 		}
 		peers = append(peers, more...)
+		for name := range c.boxes { // nothing else runs yet
+			peers = append(peers, name)
+		}
 		slices.Sort(peers)
 		peers = slices.Compact(peers)
 	}
@@ -281,15 +299,20 @@ func (c *Connector) spoolFiles(peer string) string {
 
 // dirty is what was put and is not yet known to be on disk.
 type dirty struct {
-	q    *queue.Queue
+	q    committer
 	puts []queue.Written
 }
 
-// unsafe are the queues that a handler has put into since its last commit.
+// committer is a queue or a topic.
+type committer interface {
+	CommitSince(written ...queue.Written) error
+}
+
+// unsafe are the queues and topics that a handler has put into since its last commit.
 type unsafe []dirty
 
 // add notes a put that has something to commit, and its Round.
-func (u *unsafe) add(q *queue.Queue, messageType string, round uint64) {
+func (u *unsafe) add(q committer, messageType string, round uint64) {
 	i := slices.IndexFunc(*u, func(d dirty) bool { return d.q == q })
 	if i < 0 {
 		if i = len(*u); i < cap(*u) {

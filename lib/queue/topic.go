@@ -148,26 +148,35 @@ func (t *Topic) attach(s *Subscriber) (waiting int, err error) {
 	return int(n), nil
 }
 
-// Put appends publications, whole frames, once and lets them wait for all
-// subscribers, to be taken when CommitSince has returned. From x, what was put
-// before is left out. A subscriber whose quota has no room loses them: its Lost is
-// set. Where a queue is closed, another is asked for once, which returns nil if there
-// is none. With an error, which wraps ErrDisk, nothing was put.
-func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, another func(name string) *Queue) error {
-	for i := range to {
-		to[i].Lost, to[i].lane = 0, nil
-	}
+// Hall is what Put asks while nobody else publishes to the topic and no
+// subscription of it ends.
+type Hall struct {
+	// Still returns those who are subscribers at this moment.
+	Still func([]Subscriber) []Subscriber
+	// Queue returns a queue for one whose queue is closed, or nil.
+	Queue func(name string) *Queue
+}
+
+// Put appends publications, whole frames, once and lets them wait for all who are
+// subscribers, which it returns, to be taken when CommitSince has returned. What
+// was put before, as x says, is left out. A subscriber whose quota has no room
+// loses them: its Lost is set. With an error, which wraps ErrDisk, nothing was put.
+func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, hall Hall) ([]Subscriber, error) {
 	l, d := t.lane, t.lane.disk
 	d.in.Lock()
 	defer d.in.Unlock()
+	to = hall.Still(to)
+	for i := range to {
+		to[i].Lost, to[i].lane = 0, nil
+	}
 	if err := t.open(); err != nil {
 		t.hub.diskFull(l, err)
-		return err
+		return to, err
 	}
 	t.hub.mu.Lock()
 	if t.hub.closing {
 		t.hub.unlock()
-		return ErrClosed
+		return to, ErrClosed
 	}
 	if x.From.Seq > 0 || x.ID != (ID{}) {
 		skipped := l.skipKnown(frames, x)
@@ -177,7 +186,7 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, another func(name 
 	}
 	t.hub.unlock()
 	if len(frames) == 0 {
-		return nil
+		return to, nil
 	}
 	count := 0
 	for rest := frames; len(rest) > 0; count++ {
@@ -189,7 +198,7 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, another func(name 
 		s := &to[i]
 		_, err := t.attach(s)
 		if errors.Is(err, ErrClosed) {
-			if s.Queue = another(s.Name); s.Queue != nil {
+			if s.Queue = hall.Queue(s.Name); s.Queue != nil {
 				_, err = t.attach(s)
 			}
 		}
@@ -204,7 +213,7 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, another func(name 
 	}
 	num, seq, left, err := t.append(frames, count, x, views)
 	if err != nil {
-		return err
+		return to, err
 	}
 	for _, v := range left {
 		s := byView[v]
@@ -217,7 +226,7 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, another func(name 
 			s.lane.accept(frames, count, num, seq, x)
 		}
 	}
-	return nil
+	return to, nil
 }
 
 // append appends count frames for the views and returns the number and the sequence
@@ -274,12 +283,8 @@ func (l *lane) leftOut() {
 	l.disk.refused, l.disk.when = ErrFull, time.Now()
 }
 
-// CommitSince waits until all that was put is safe, and lets it be taken. round is
-// that of the Extra of the first put since the last call. The error is that of
-// Queue.CommitSince.
-func (t *Topic) CommitSince(round uint64) error {
-	return t.hub.CommitSince(Written{Type: t.name, Round: round})
-}
+// CommitSince is Queue.CommitSince for what was published.
+func (t *Topic) CommitSince(written ...Written) error { return t.hub.CommitSince(written...) }
 
 // tell tells the lanes of the subscribers what has become of what was published.
 func (t *Topic) tell() {
@@ -304,13 +309,16 @@ func (t *Topic) tell() {
 	})
 }
 
-// End ends a subscription: what waits for it is discarded. It returns how many
-// messages that were.
-func (t *Topic) End(name string) (discarded int) {
+// End ends a subscription, if sure says so while nothing is published: what waits
+// for it is discarded. It returns how many messages that were.
+func (t *Topic) End(name string, sure func() bool) (discarded int) {
 	d := t.lane.disk
 	d.in.Lock()
 	defer d.in.Unlock()
-	if d.own == nil || !slices.Contains(d.own.Views(), name) {
+	t.hub.mu.Lock()
+	closing := t.hub.closing
+	t.hub.mu.Unlock()
+	if closing || d.own == nil || !sure() || !slices.Contains(d.own.Views(), name) {
 		return 0
 	}
 	view := d.own.View(name, nil)

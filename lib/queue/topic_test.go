@@ -34,6 +34,9 @@ type hall struct {
 	quota  map[string]*spool.Quota
 }
 
+// everybody subscribes, and has a queue that is open.
+var everybody = Hall{Still: func(to []Subscriber) []Subscriber { return to }, Queue: func(string) *Queue { return nil }}
+
 const topicType = "d"
 
 func newHall(t *testing.T, names ...string) *hall {
@@ -122,7 +125,7 @@ func (h *hall) publish(from, to uint64, size int, names ...string) {
 	h.t.Helper()
 	x := Extra{}
 	list := h.subscribers(names...)
-	if err := h.topic.Put(slices.Concat(messages(from, to, size)...), &x, list, nil); err != nil {
+	if _, err := h.topic.Put(slices.Concat(messages(from, to, size)...), &x, list, everybody); err != nil {
 		h.t.Fatal(err)
 	}
 	for _, s := range list {
@@ -130,7 +133,7 @@ func (h *hall) publish(from, to uint64, size int, names ...string) {
 			h.t.Fatalf("%d lost for %s", s.Lost, s.Name)
 		}
 	}
-	if err := h.topic.CommitSince(x.Round); err != nil {
+	if err := h.topic.CommitSince(Written{topicType, x.Round}); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -249,13 +252,13 @@ func TestAPublicationThatComesAgainIsPublishedOnce(t *testing.T) {
 	put := func(seq uint64, names ...string) {
 		t.Helper()
 		x := Extra{From: Origin{Peer: "p", Epoch: Epoch{1}, Seq: seq}}
-		if err := h.topic.Put(message(seq, 100), &x, h.subscribers(names...), nil); err != nil {
+		if _, err := h.topic.Put(message(seq, 100), &x, h.subscribers(names...), everybody); err != nil {
 			t.Fatal(err)
 		}
 		if x.From.Seq != seq+1 {
 			t.Errorf("the next is %d, want %d", x.From.Seq, seq+1)
 		}
-		if err := h.topic.CommitSince(x.Round); err != nil {
+		if err := h.topic.CommitSince(Written{topicType, x.Round}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -286,10 +289,10 @@ func TestWhoUnsubscribesGetsNoMoreAndHoldsNothing(t *testing.T) {
 		}
 		b := newTaker(h.queues["b"])
 		checkIDs(t, b.finish(t, 1000), upFrom(1, 1000)...)
-		if n := h.topic.End("a"); n != 1000 {
+		if n := h.topic.End("a", func() bool { return true }); n != 1000 {
 			t.Errorf("%d discarded, want 1000", n)
 		}
-		if n := h.topic.End("a"); n != 0 {
+		if n := h.topic.End("a", func() bool { return true }); n != 0 {
 			t.Errorf("%d discarded once more", n)
 		}
 		if s, _ := h.topic.Stats(); s.Segments != 1 || s.Waiting != 0 {
@@ -302,7 +305,7 @@ func TestWhoUnsubscribesGetsNoMoreAndHoldsNothing(t *testing.T) {
 		checkIDs(t, a.take(t, 5), upFrom(1001, 5)...)
 		a.Close()
 		b.Close()
-		h.topic.End("b")
+		h.topic.End("b", func() bool { return true })
 		h.again(killed)
 		if n := h.queues["b"].Len(); n != 0 {
 			t.Errorf("%d wait for who has unsubscribed", n)
@@ -312,7 +315,7 @@ func TestWhoUnsubscribesGetsNoMoreAndHoldsNothing(t *testing.T) {
 		if st := h.queues["a"].Stats(); st.Waiting+st.InHand+st.Bytes+st.OnDisk != 0 {
 			t.Errorf("at the end: %+v", st)
 		}
-		h.topic.End("a")
+		h.topic.End("a", func() bool { return true })
 		if closed, _ := h.queues["a"].CloseIfEmpty(); !closed {
 			t.Error("the queue stays for a subscription that has ended")
 		}
@@ -330,14 +333,14 @@ func TestASubscriberWithoutRoomLosesItAlone(t *testing.T) {
 	lost := 0
 	for i := range uint64(200) {
 		extra := Extra{}
-		if err := h.topic.Put(slices.Concat(messages(10*i, 10*i+9, 100)...), &extra, quick, nil); err != nil {
+		if _, err := h.topic.Put(slices.Concat(messages(10*i, 10*i+9, 100)...), &extra, quick, everybody); err != nil {
 			t.Fatal(err)
 		}
 		if quick[0].Lost > 0 {
 			t.Fatalf("the other lost %d", quick[0].Lost)
 		}
 		lost += quick[1].Lost
-		if err := h.topic.CommitSince(extra.Round); err != nil {
+		if err := h.topic.CommitSince(Written{topicType, extra.Round}); err != nil {
 			t.Fatal(err)
 		}
 		checkIDs(t, x.finish(t, 10), upFrom(10*i, 10)...)
@@ -372,10 +375,10 @@ func TestAFailedSyncOfATopicIsToldToAll(t *testing.T) {
 	disk.sync.Store(true)
 	x := Extra{From: Origin{Peer: "p", Epoch: Epoch{1}, Seq: 1}}
 	lost := slices.Concat(messages(11, 15, 100)...)
-	if err := h.topic.Put(lost, &x, h.subscribers("a", "b"), nil); err != nil {
+	if _, err := h.topic.Put(lost, &x, h.subscribers("a", "b"), everybody); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.topic.CommitSince(x.Round); !errors.Is(err, ErrDisk) {
+	if err := h.topic.CommitSince(Written{topicType, x.Round}); !errors.Is(err, ErrDisk) {
 		t.Fatalf("got %v", err)
 	}
 	disk.sync.Store(false)
@@ -385,10 +388,10 @@ func TestAFailedSyncOfATopicIsToldToAll(t *testing.T) {
 		}
 	}
 	x = Extra{From: Origin{Peer: "p", Epoch: Epoch{1}, Seq: 1}} // it comes again
-	if err := h.topic.Put(lost, &x, h.subscribers("a", "b"), nil); err != nil {
+	if _, err := h.topic.Put(lost, &x, h.subscribers("a", "b"), everybody); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.topic.CommitSince(x.Round); err != nil {
+	if err := h.topic.CommitSince(Written{topicType, x.Round}); err != nil {
 		t.Fatal(err)
 	}
 	checkIDs(t, a.finish(t, 15), upFrom(1, 15)...)
