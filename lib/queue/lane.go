@@ -38,6 +38,7 @@ const (
 	noted                // Queue.notes has a note for it
 	mortal               // its header has expires
 	tried                // Queue.tries says how often
+	orphan               // in a taker's hand, and not wanted any more: see leave
 )
 
 // frame returns the bytes of an item, with the capacity to join it with what
@@ -295,14 +296,16 @@ func (l *lane) pop(bound uint64) (it item, ok bool) {
 	return it, true
 }
 
-// giveBack puts an item that a taker had back where it was.
-func (l *lane) giveBack(it item) {
+// giveBack puts an item that a taker had back where it was. It returns how many
+// messages wait more, which is none when it is not wanted any more.
+func (l *lane) giveBack(it item) (n int) {
 	l.hand -= int(it.n) + overhead
-	if l.q.closed {
+	if l.q.closed || it.flags&orphan != 0 {
 		l.lose(&it)
-		return
+		return 0
 	}
 	l.back.push(it)
+	return 1
 }
 
 func (l *lane) lose(it *item) {

@@ -266,10 +266,10 @@ func (t *Taker) Return(n uint64, park bool) (messageType string) {
 			t.next[l.id] = 0
 		}
 	}
-	l.giveBack(*it)
+	wait := l.giveBack(*it)
 	it.flags = finished
 	t.left--
-	q.returned(1)
+	q.returned(1, wait)
 	t.pop()
 	return l.name
 }
@@ -331,14 +331,15 @@ func (t *Taker) Close() {
 	if i := slices.Index(q.idle, t); i >= 0 {
 		q.idle = slices.Delete(q.idle, i, i+1)
 	}
+	back := 0
 	for i := 0; i < t.hand.n; i++ {
 		if it := t.hand.at(i); it.flags&finished == 0 {
-			q.blocks[it.blk].lane.giveBack(*it)
+			back += q.blocks[it.blk].lane.giveBack(*it)
 		}
 	}
 	n := t.left
 	t.hand, t.left = ring{}, 0
-	q.returned(n)
+	q.returned(n, back)
 	if q.takers == 0 && q.store != nil && !q.closed {
 		for _, l := range q.lanes {
 			if l.disk.durable {
@@ -348,13 +349,15 @@ func (t *Taker) Close() {
 	}
 }
 
-// returned accounts for n frames given back and lets another taker have them.
-func (q *Queue) returned(n int) {
+// returned accounts for n frames given back, of which some wait again, and lets
+// another taker have them.
+func (q *Queue) returned(n, wait int) {
 	q.stats.InHand -= n
 	if n > 0 && !q.closed {
-		q.stats.Waiting += n
+		q.stats.Waiting += wait
 		q.stats.Returned += uint64(n)
 		q.wake()
+		q.checkEmpty()
 	}
 }
 

@@ -365,6 +365,13 @@ func (l *lane) leave() {
 		q.tails--
 	}
 	q.stats.Waiting -= n
+	for t := range q.open {
+		for i := range t.hand.n {
+			if it := t.hand.at(i); it.flags&finished == 0 && q.blocks[it.blk].lane == l {
+				it.flags |= orphan
+			}
+		}
+	}
 	d.left, d.acks, d.tail, d.first = true, nil, 0, never
 	d.gen++ // who is reading reads in vain
 	q.wake()

@@ -46,9 +46,10 @@ func (t *Taker) Defer(n uint64, d time.Duration) bool {
 	it.flags = finished
 	t.left--
 	t.pop()
+	wait := 1
 	switch {
-	case q.closed || d <= 0:
-		l.giveBack(back)
+	case q.closed || d <= 0 || back.flags&orphan != 0:
+		wait = l.giveBack(back)
 	default:
 		l.hand -= int(back.n) + overhead
 		if l.later == nil {
@@ -57,7 +58,7 @@ func (t *Taker) Defer(n uint64, d time.Duration) bool {
 		l.later[back.seq] = back
 		time.AfterFunc(d, func() { l.again(back.seq) })
 	}
-	q.returned(1)
+	q.returned(1, wait)
 	return true
 }
 
