@@ -191,6 +191,7 @@ type Link struct {
 	batch   wire.Batch
 	join    []byte
 	ackBuf  []byte // the _ack in the batch
+	ackHead []byte // memory for its header
 	ownOut  []byte // what of the batch came from out
 	spare   []byte // memory for out
 	held    bool   // the batch, or what is left of it, waits for the writer

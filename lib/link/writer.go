@@ -213,9 +213,11 @@ func (l *Link) gather(size int) (more bool) {
 
 // ackFrame is the _ack of all up to acked. mu and the right to write are held.
 func (l *Link) ackFrame() []byte {
-	h := append([]byte(`{"ackto": `), strconv.FormatUint(l.acked, 10)...)
+	h := append(l.ackHead[:0], `{"ackto": `...)
+	h = strconv.AppendUint(h, l.acked, 10)
 	h = append(h, `, "message_type": "_ack", "source_id": `...)
 	h = append(wire.AppendString(h, l.opt.ID), '}')
+	l.ackHead = h
 	l.ackBuf, _ = wire.AppendFrame(l.ackBuf[:0], h, nil, nil)
 	return l.ackBuf
 }

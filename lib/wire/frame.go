@@ -20,6 +20,8 @@ const (
 
 	minBuffer = 4 << 10   // what an idle connection costs
 	maxBuffer = 256 << 10 // what a busy one reads at once
+	shrink    = 8         // a buffer of which less than this part is used gets that part
+	patience  = 4         // after so many reads that were so small
 )
 
 var (
@@ -50,6 +52,7 @@ type Reader struct {
 	r          io.Reader
 	buf        []byte
 	start, end int
+	little     int // reads in a row that used little of buf
 	max        int
 	account    func(delta int) bool // asked for memory beyond maxBuffer
 	skip       bool                 // frames that are too big are stepped over
@@ -274,13 +277,19 @@ func (r *Reader) fill() error {
 	case have == 0:
 		// A buffer that was mostly unused, or that one big frame made,
 		// is given back in steps.
+		little := r.end < size/shrink && size > minBuffer
 		switch {
 		case size > maxBuffer:
 			size = maxBuffer
-		case r.end < size/8 && size > minBuffer:
-			size = max(size/2, minBuffer)
+		case little && r.little == patience:
+			size, r.little = max(size/shrink, minBuffer), 0
+		case little:
+			r.little++ // a stream that comes in bursts makes a new buffer for each else
 		case r.end == size && size < maxBuffer:
 			size *= 2
+		}
+		if !little {
+			r.little = 0
 		}
 		r.start, r.end = 0, 0
 	case r.end == size && (size < maxBuffer || r.announced() > int64(size) && r.announced() <= int64(r.max)):
