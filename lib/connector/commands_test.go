@@ -198,6 +198,9 @@ func TestSecretsAreNotShown(t *testing.T) {
 	cfg.ClientName = "c1"
 	cfg.Proxy.Username, cfg.Proxy.Password = "u", "hunter2"
 	c := run(t, cfg, nil)
+	if got, err := ask(t, c, "show_attribute", map[string]any{"attribute": "proxy"}); !errors.Is(err, control.ErrArgument) {
+		t.Errorf("show_attribute proxy: got %s, %v", got, err)
+	}
 	for _, name := range []string{"show_config", "stats", "metrics"} {
 		if got, err := ask(t, c, name, nil); err != nil || strings.Contains(got, "hunter2") {
 			t.Errorf("%s: got %s, %v", name, got, err)

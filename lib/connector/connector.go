@@ -75,6 +75,7 @@ type Connector struct {
 	hooks    access.Hooks
 	guard    *access.Guard // of a server's lists and hooks
 	invalid  error         // the configuration does not let it start
+	callerOf func(*net.UnixConn) (local.Caller, error)
 
 	cfg     atomic.Pointer[config.Config]
 	keys    atomic.Pointer[credentials] // nil before the first start
@@ -163,6 +164,7 @@ func New(o Options) *Connector {
 		reload:    o.Reload,
 		sandbox:   o.Sandbox,
 		started:   time.Now(),
+		callerOf:  local.CallerOf,
 		ready:     sync.OnceFunc(func() {}),
 		inbox:     map[string]*queue.Queue{},
 		boxes:     map[string]*outbox{},

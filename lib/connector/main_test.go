@@ -117,13 +117,16 @@ func newConfig(t testing.TB) *config.Config {
 }
 
 // run runs a connector until the test ends.
-func run(t testing.TB, cfg *config.Config, ln net.Listener) *node {
+func run(t testing.TB, cfg *config.Config, ln net.Listener, edits ...func(*Connector)) *node {
 	t.Helper()
 	n := &node{cfg: cfg, log: &journal{}, done: make(chan struct{})}
 	ready := make(chan struct{})
 	var level slog.LevelVar
 	n.Connector = New(Options{Config: cfg, Log: cli.NewLogger(n.log, cli.LogText, &level), Level: &level,
 		Listener: ln, Ready: func() { close(ready) }})
+	for _, edit := range edits {
+		edit(n.Connector)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	go func() {

@@ -96,7 +96,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 // meet asks who opened a connection, and whether they may have it until leave.
 // If not, it is closed.
 func (c *Connector) meet(conn *net.UnixConn) (caller local.Caller, leave func(), ok bool) {
-	caller, err := local.CallerOf(conn)
+	caller, err := c.callerOf(conn)
 	if err != nil {
 		c.log.Warn("local program refused", "err", err)
 	} else {
@@ -284,7 +284,7 @@ type ownSocket struct{}
 // serveCommander serves one command on the original's commander socket.
 func (c *Connector) serveCommander(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	caller, err := local.CallerOf(conn)
+	caller, err := c.callerOf(conn)
 	if err == nil && !caller.Trusted() {
 		c.counts.add("command refused", 1)
 		err = fmt.Errorf("%w: user %d may not give commands", control.ErrRefused, caller.UID)

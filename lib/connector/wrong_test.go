@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"aioc/lib/api"
 	"aioc/lib/config"
 	"aioc/lib/control"
 	"aioc/lib/local"
@@ -226,5 +228,31 @@ func TestHostileNamesInCommandsReachNothing(t *testing.T) {
 		if len(line) > 10_000 || strings.ContainsAny(line, "\x00\x1b\u202e") {
 			t.Errorf("a line of the log: %.300q", line)
 		}
+	}
+}
+
+// The same through the sockets, for a user who may connect to all of them.
+func TestAStrangerGetsNothingThroughTheSockets(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.ClientName, cfg.IsServer = "c1", false
+	n := run(t, cfg, nil, func(c *Connector) {
+		c.callerOf = func(*net.UnixConn) (local.Caller, error) { return stranger(), nil }
+	})
+	for _, name := range []string{"stop", "show_log_level", "no_such", "health"} {
+		if reply, err := control.Call(within(t), n.paths.CommanderSocket, name, nil); err == nil {
+			t.Errorf("%s on the commander socket: got %q", name, reply)
+		}
+	}
+	if _, err := ask(t, n, "stop", nil); !errors.Is(err, control.ErrRefused) {
+		t.Errorf("stop: got %v", err)
+	}
+	if got, err := ask(t, n, "health", nil); err != nil || !strings.Contains(got, "c1") {
+		t.Errorf("health: got %s, %v", got, err)
+	}
+	if err := n.receive(t, api.ReceiveOptions{}).ended(t); !errors.Is(err, api.ErrRefused) {
+		t.Errorf("receiving: got %v, want that it is refused", err)
+	}
+	if !n.running.Load() || n.counted("command refused") < 5 || n.counted("consumer refused") != 1 {
+		t.Errorf("running %v, counted %v", n.running.Load(), n.counts.snapshot())
 	}
 }

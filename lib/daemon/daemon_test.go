@@ -335,6 +335,14 @@ func TestReloadingKeepsTheOldWhenTheNewIsBad(t *testing.T) {
 	if got := sendTypes(); got != "a" {
 		t.Errorf("after a bad file: got %q, want a", got)
 	}
+	// One whose keys are right, but not together.
+	mustWrite(t, file, fmt.Sprintf(`{"connector_files_dirpath": %q, "use_ssl": false, "is_server": true, "send_message_types": ["b"],
+		"max_memory_total": 1000000, "max_memory_per_queue": 2000000}`, dir))
+	d.signal(t, syscall.SIGHUP)
+	d.logs(t, "want at least max_memory_per_queue")
+	if got := sendTypes(); got != "a" {
+		t.Errorf("after a file that contradicts itself: got %q, want a", got)
+	}
 	good(`"a", "c"`)
 	d.signal(t, syscall.SIGHUP)
 	d.logs(t, "configuration read again")

@@ -57,6 +57,36 @@ func TestTheLogGoesToAFileWhenOneIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestALogFileIsRotatedAtTheSizeThatIsAskedFor(t *testing.T) {
+	dir := newDir(t)
+	path := filepath.Join(dir, "logs", cli.LogName)
+	file := mustWrite(t, filepath.Join(dir, "s.json"), fmt.Sprintf(`{"is_server": true, "use_ssl": false, "connector_files_dirpath": %q,
+		"default_logger_dirpath": %q, "default_logger_rotate": 1500, "default_logger_bk_count": 2}`, dir, filepath.Dir(path)))
+	d := spawn(t, "server", nil, nil, "-addr", freeAddr(t), file)
+	holds(t, path, " info listening ")
+	limit := time.Now().Add(patience)
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		d.signal(t, syscall.SIGHUP)
+		old, err := filepath.Glob(path + "?*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(old) == 2 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("there is %q beside the log", old)
+		}
+	}
+	d.signal(t, syscall.SIGTERM)
+	if status := d.ends(t); status != 0 {
+		t.Errorf("got %d, want 0", status)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 1500 {
+		t.Errorf("%v, %v: larger than asked for", info, err)
+	}
+}
+
 func TestALogFileThatCannotBeMadeIsSaid(t *testing.T) {
 	dir := newDir(t)
 	if err := os.Mkdir(filepath.Join(dir, cli.LogName), 0o700); err != nil {
