@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"aioc/lib/api"
 	"aioc/lib/cli"
 )
 
@@ -112,5 +113,38 @@ func TestALogDirectoryThatAllCanWriteIsWarnedOf(t *testing.T) {
 		if got := strings.Contains(errs, "writable for all"); status != 0 || got != tt.want {
 			t.Errorf("%v: status %d, %q, want a warning: %v", tt.mode, status, errs, tt.want)
 		}
+	}
+}
+
+func TestTheLevelOfTheLogIsThatOfTheFlagThenThatOfTheFile(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, `"INFO"`},
+		{[]string{"-set", `default_logger_log_level="ERROR"`}, `"ERROR"`},
+		{[]string{"-v", "-set", `default_logger_log_level="ERROR"`}, `"DEBUG"`},
+	} {
+		dir := newDir(t)
+		d := spawn(t, "server", nil, nil, append([]string{"-tls", "off", "-dir", dir, "-addr", freeAddr(t)}, tt.args...)...)
+		reply := ""
+		limit := time.Now().Add(patience)
+		for tick := time.NewTicker(5 * time.Millisecond); reply == ""; <-tick.C {
+			if c, err := api.OpenControl(t.Context(), api.Target{Dir: dir}); err == nil {
+				text, err := c.Call(t.Context(), "show_log_level", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reply = string(text)
+				c.Close()
+			} else if time.Now().After(limit) {
+				t.Fatalf("it does not start: %v, %s", err, d.text())
+			}
+		}
+		if reply != tt.want {
+			t.Errorf("%q: the level is %s, want %s", tt.args, reply, tt.want)
+		}
+		d.signal(t, syscall.SIGTERM)
+		d.ends(t)
 	}
 }
