@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -22,7 +23,9 @@ func TestAnAnswerToTheQuestionBefore(t *testing.T) {
 		t.Error("a pasted yes was taken")
 	}
 	say("y", false)
-	c.withdrawn = time.Now()
+	gone := &session{} // is asked about, and leaves
+	c.s, c.question = gone, func(bool) {}
+	c.gone(gone, io.EOF)
 	ask()
 	say("yes", false)
 	if len(got) != 1 {
