@@ -366,27 +366,6 @@ func TestAHostileCaller(t *testing.T) {
 	}
 }
 
-func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
-	// Nobody is asked here, but the answer takes a moment: a caller that says
-	// nothing of itself first waits to be introduced.
-	ann := start(t, Options{})
-	s := dial(t, ann.port())
-	// The beginning of a frame of 200 MB.
-	frame, err := wire.AppendFrame(nil, []byte(`{"message_type": "any", "source_id": "x"}`), make([]byte, 1<<20), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame[3] = 12 // of the length
-	_, _ = s.Write(frame)
-	ann.err.await(t, "call from")
-	for err == nil {
-		_, err = s.Read(make([]byte, 1024))
-	}
-	if got := ann.out.String(); got != "" {
-		t.Errorf("got %d bytes", len(got))
-	}
-}
-
 func TestAFileThatTheOtherEndCannotStore(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "a.txt")
 	mustWrite(t, file, "A")

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aioc/lib/wire"
 )
 
 func TestAnAnswerToTheQuestionBefore(t *testing.T) {
@@ -60,5 +62,55 @@ func TestACallerThatIntroducesItselfLate(t *testing.T) {
 	ann.line("-- connected with")
 	if n := strings.Count(ann.out.String(), "talk? y/N"); n != 1 {
 		t.Errorf("it was asked %d times", n)
+	}
+}
+
+func TestAStrangerWhoIsNotLetInSaysNothing(t *testing.T) {
+	for _, native := range []bool{true, false} {
+		ann := sit(t, Options{})
+		s := dial(t, ann.port())
+		if native {
+			s.send(announcement, "", nil)
+			s.receive(`"response_id": "aioc"`)
+			s.op(opFile, 1, `{"name": "a.txt", "size": 1}`)
+			s.op(opPiece, 1, "x")
+			s.op(opEnd, 1, `{}`)
+		}
+		s.send(`{"message_type": "any", "source_id": "chat_client", "with_file": {"dst_name": "b.txt"}}`, "", nil)
+		s.send(`{"message_type": "any", "source_id": "chat_client"}`, "early words", nil)
+		ann.line("-- talk\\? y/N")
+		ann.say("n\r")
+		ann.line("-- hung up")
+		if got := ann.out.String(); strings.Contains(got, "early words") || strings.Contains(got, ".txt") {
+			t.Errorf("native %v: got %q", native, got)
+		}
+		if got := tree(t, ann.dir); got != "" {
+			t.Errorf("native %v: left behind: %s", native, got)
+		}
+	}
+}
+
+func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
+	ann := sit(t, Options{})
+	s := dial(t, ann.port())
+	const size = 64 << 20
+	frame, err := wire.AppendFrame(nil, []byte(`{"message_type": "any", "source_id": "x"}`), make([]byte, size), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := s.Write(frame)
+		written <- err
+	}()
+	ann.line("-- talk\\? y/N")
+	select {
+	case err := <-written:
+		t.Errorf("%d bytes were taken (%v)", size, err)
+	case <-time.After(time.Second): // it has no need of so much
+	}
+	ann.say("n\r")
+	if err := <-written; err == nil {
+		t.Error("refused, and all of it was taken")
 	}
 }
