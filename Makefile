@@ -12,6 +12,7 @@
 # make race     the tests with the race detector, or an error without it
 # make install  below $(DESTDIR)$(PREFIX); uninstall removes the same files
 # make deb      a Debian package in bin/ (needs dpkg-deb)
+# make systemd  that package in a container that is booted (needs systemd-nspawn)
 # make completions  from what the programs print with -h
 #
 # GOFLAGS, GOOS and the like work as everywhere with Go.
@@ -164,10 +165,14 @@ deb:
 	@command -v dpkg-deb >/dev/null || { echo "deb: dpkg-deb is missing: install the package dpkg" >&2; exit 1; }
 	@VERSION='$(VERSION)' GO='$(GO)' MAKE='$(MAKE)' sh .ci/deb.sh
 
+systemd:
+	@package=$$(VERSION='$(VERSION)' GO='$(GO)' MAKE='$(MAKE)' sh .ci/deb.sh) && \
+	lib/regress/testdata/systemd/boot.sh "$$package"
+
 completions: all
 	$(GO) run ./lib/regress/complete -bin $(OUT)
 
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all demo test race lint interop bridge crashtest bench fuzz install uninstall deb completions clean
+.PHONY: all demo test race lint interop bridge crashtest bench fuzz install uninstall deb systemd completions clean
