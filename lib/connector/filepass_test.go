@@ -302,6 +302,24 @@ func TestPassedFilesThatNoMessageNamesAreClosed(t *testing.T) {
 	c.nothingIsLeft(t)
 }
 
+func TestFilesThatAreTooManyAreCounted(t *testing.T) {
+	s := server(t)
+	for range maxPassing { // of others
+		s.passing.account(local.Caller{UID: os.Geteuid()})(1)
+	}
+	path, _ := makeFile(t, "f", 4)
+	err := s.passFile(t, api.SendOptions{}, "any", path, withFile(path, "pics", "f", true), []wire.Edit{{Key: "destination_id", Value: []byte(`"c1"`)}}, nil)
+	notTaken(t, err, 0, "away")
+	if n := s.counted("file passed: too many"); n != 1 {
+		t.Errorf("counted %d, want 1", n)
+	}
+	c := s.client(t, "c1")
+	for range maxPassing {
+		c.passing.account(local.Caller{UID: os.Geteuid()})(1)
+	}
+	notTaken(t, c.passFile(t, api.SendOptions{}, "any", path, withFile(path, "pics", "f", true), nil, nil), 0, "full")
+}
+
 func TestFilesThatWaitHaveTheirBounds(t *testing.T) {
 	me, one, two := local.Caller{UID: os.Geteuid()}, local.Caller{UID: 54321, GID: 54321}, local.Caller{UID: 54322, GID: 54321}
 	var p passing

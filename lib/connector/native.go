@@ -71,7 +71,15 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer leave()
 	p := &program{}
-	files := local.NewIncoming(conn, c.passing.account(caller))
+	account := c.passing.account(caller)
+	files := local.NewIncoming(conn, func(delta int) bool {
+		ok := account(delta)
+		if !ok {
+			c.counts.add("file passed: too many", 1)
+			c.fold.Warn("passed", 1, "file refused: too many were passed that no message names", slog.Int("uid", caller.UID))
+		}
+		return ok
+	})
 	defer files.Close()
 	p.intake = intake{c: c, conn: conn, ctx: ctx, caller: caller, native: true, passed: files}
 	p.l = link.New(conn, c.reader(files, caller), link.Options{
