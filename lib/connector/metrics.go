@@ -128,10 +128,18 @@ func (c *Connector) stats() *control.Stats {
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
 	for _, t := range c.allTopics() {
-		if log, ok := t.Stats(); ok {
-			disk.add([]spool.Stats{log})
+		log, ok := t.Stats()
+		if !ok {
+			continue
 		}
+		disk.add([]spool.Stats{log})
+		topic := control.TopicStats{Type: t.Type(), Subscribers: log.Views, Messages: log.Waiting, Disk: log.Bytes}
+		if !log.Oldest.IsZero() {
+			topic.Oldest = log.Oldest.UnixMilli()
+		}
+		s.Topics = append(s.Topics, topic)
 	}
+	slices.SortFunc(s.Topics, func(a, b control.TopicStats) int { return strings.Compare(a.Type, b.Type) })
 	if s.Disk = disk.stats(); s.Disk != nil {
 		s.Disk.Used, s.Disk.Limit = c.onDisk.Used(), c.onDisk.Limit()
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/api"
 	"aioc/lib/broker"
@@ -56,6 +57,12 @@ func TestAPublicationIsOnDiskOnceForAllThatAreAway(t *testing.T) {
 	st := s.stats()
 	if st.Disk == nil || st.Disk.Bytes > 3*many*200 {
 		t.Errorf("got %+v", st.Disk)
+	}
+	if len(st.Topics) != 1 || st.Topics[0].Subscribers != clients || st.Topics[0].Messages != many || st.Topics[0].Oldest == 0 {
+		t.Errorf("got %+v", st.Topics)
+	}
+	if text := st.Metrics(time.Now()); !strings.Contains(text, `type="d"} 1000`) || !strings.Contains(text, "aioc_topic_subscribers") {
+		t.Errorf("the metrics have no topic:\n%s", text)
 	}
 	for _, p := range st.Peers {
 		if strings.HasPrefix(p.Name, "c") && (p.Queue.Waiting != many || p.Queue.Disk < many*200 || p.Queue.Oldest == 0) {

@@ -58,6 +58,8 @@ func (s *Stats) Metrics(now time.Time) string {
 		m.sample("aioc_type_receivers", float64(t.Receivers), "type", t.Type)
 	}
 
+	m.topics(s.Topics)
+
 	m.family("aioc_dead_letters", "gauge", "Messages that no handler could do.")
 	for _, typ := range slices.Sorted(maps.Keys(s.DeadLetters)) {
 		m.sample("aioc_dead_letters", float64(s.DeadLetters[typ]), "type", typ)
@@ -148,6 +150,24 @@ func (m *exposition) sample(name string, value float64, labels ...string) {
 func (m *exposition) one(name, kind, help string, value float64) {
 	m.family(name, kind, help)
 	m.sample(name, value)
+}
+
+// topics adds what is published.
+func (m *exposition) topics(list []TopicStats) {
+	for _, f := range []struct {
+		name, help string
+		value      func(TopicStats) float64
+	}{
+		{"subscribers", "Clients for which publications of the type may wait on disk.", func(t TopicStats) float64 { return float64(t.Subscribers) }},
+		{"messages", "Publications of the type that are kept on disk.", func(t TopicStats) float64 { return float64(t.Messages) }},
+		{"disk_bytes", "Bytes on disk of publications of the type, once for all subscribers.", func(t TopicStats) float64 { return float64(t.Disk) }},
+		{"oldest_time_seconds", "When the oldest of them was published, or not long before, Unix time, 0 when there is none.", func(t TopicStats) float64 { return float64(t.Oldest) / 1000 }},
+	} {
+		m.family("aioc_topic_"+f.name, "gauge", f.help)
+		for _, t := range list {
+			m.sample("aioc_topic_"+f.name, f.value(t), "type", t.Type)
+		}
+	}
 }
 
 // queues adds a family for each figure of queues that a label tells apart.

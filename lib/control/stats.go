@@ -20,12 +20,13 @@ type Stats struct {
 	Sandbox    string    `json:"sandbox"`         // what the process has shut itself out of
 	Ignored    any       `json:"ignored_traffic"` // true, false or a list with a peer
 
-	Peers     []PeerStats `json:"peers"`                // sorted by name
-	PeersLeft int         `json:"peers_left,omitempty"` // known, but not in the list
-	LanesLeft int         `json:"lanes_left,omitempty"` // have messages, but are not in the list
-	Types     []TypeStats `json:"types"`                // those received here, sorted
-	Sent      uint64      `json:"sent"`                 // messages that peers have taken, those of Peers and of others
-	Received  uint64      `json:"received"`             // messages from peers, put into the queues of Types
+	Peers     []PeerStats  `json:"peers"`                // sorted by name
+	PeersLeft int          `json:"peers_left,omitempty"` // known, but not in the list
+	LanesLeft int          `json:"lanes_left,omitempty"` // have messages, but are not in the list
+	Types     []TypeStats  `json:"types"`                // those received here, sorted
+	Topics    []TopicStats `json:"topics,omitempty"`     // durable types that are published, sorted
+	Sent      uint64       `json:"sent"`                 // messages that peers have taken, those of Peers and of others
+	Received  uint64       `json:"received"`             // messages from peers, put into the queues of Types
 
 	Events  map[string]uint64 `json:"events"`  // what happened, by kind
 	Dropped map[string]uint64 `json:"dropped"` // what was dropped or refused, by reason
@@ -68,6 +69,16 @@ type TypeStats struct {
 	Type      string     `json:"type"`
 	Receivers int        `json:"receivers"` // local programs that take it
 	Queue     QueueStats `json:"queue"`
+}
+
+// TopicStats is what a broker keeps on disk, once for all subscribers, of what is
+// published of a durable type.
+type TopicStats struct {
+	Type        string `json:"type"`
+	Subscribers int    `json:"subscribers"`        // for whom something may wait
+	Messages    int64  `json:"messages"`           // of which one waits for somebody, or one near it
+	Disk        int64  `json:"disk"`               // bytes
+	Oldest      int64  `json:"oldest_unix_millis"` // when the oldest was put; 0 when unknown
 }
 
 // QueueStats is what is known of a queue.

@@ -56,6 +56,9 @@ func NewTopic(messageType string, store Store, order *Order, budget *Budget) *To
 	return t
 }
 
+// Type returns the message type.
+func (t *Topic) Type() string { return t.name }
+
 // Open opens the log and returns the names of those for whom something may wait in
 // it. Who is to get it is given to Attach.
 func (t *Topic) Open() ([]string, error) {

@@ -12,6 +12,7 @@ const syncBuckets = 16
 type Stats struct {
 	Bytes    int64 // on disk, of segments and acknowledgements
 	Segments int
+	Views    int       // of a log that is shared
 	Waiting  int64     // records not acknowledged
 	Shared   bool      // of a view: Bytes are others' too
 	Oldest   time.Time // not after the time of the oldest of them, zero without one
@@ -47,7 +48,7 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.counts
-	s.Segments = len(l.segs)
+	s.Segments, s.Views = len(l.segs), len(l.views)
 	s.Waiting = l.waiting
 	for _, seg := range l.segs {
 		s.Bytes += seg.size + seg.acked
