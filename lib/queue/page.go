@@ -8,7 +8,7 @@ import (
 
 // Page is frames that are put into several queues, which keep them in memory
 // once. They count for the limit of each lane, and once for the budget. What goes
-// to disk is there for each queue.
+// to disk is there for each queue, unless it is a Topic's.
 type Page struct {
 	frames []byte // capacity: length, see offset
 	budget *Budget

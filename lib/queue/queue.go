@@ -13,7 +13,8 @@
 // are read back; what is left of them in memory when the queue is closed is
 // appended then. The order of a lane is that of its log, always.
 //
-// Frames that go to several queues can share their memory: see Page.
+// Frames that go to several queues can share their memory: see Page. Those of a
+// durable type share the disk too: see Topic.
 //
 // What a peer sends again is taken once: see Origin. So is what a program puts
 // again with the same ID.

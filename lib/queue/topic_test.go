@@ -399,3 +399,34 @@ func TestAFailedSyncOfATopicIsToldToAll(t *testing.T) {
 	h.again(killed)
 	checkIDs(t, newTaker(h.queues["b"]).finish(t, 15), upFrom(1, 15)...)
 }
+
+func TestWhatWaitsForASubscriberCanBeDiscarded(t *testing.T) {
+	for _, taking := range []bool{false, true} {
+		h := newHall(t)
+		h.publish(1, 500, 100, "a", "b")
+		a := newTaker(h.queues["a"])
+		if taking {
+			checkIDs(t, a.take(t, 10), upFrom(1, 10)...)
+		} else {
+			a.Close()
+		}
+		want := 500
+		if taking {
+			want = 490
+		}
+		if n := h.queues["a"].Purge(); n != want {
+			t.Errorf("%d discarded, want %d", n, want)
+		}
+		a.Close()
+		h.publish(501, 502, 100, "a", "b")
+		h.again(killed)
+		want = 2
+		if taking {
+			want = 12 // what it had in hand
+		}
+		if n := h.queues["a"].Len(); n != want {
+			t.Errorf("%d wait, want %d", n, want)
+		}
+		checkIDs(t, newTaker(h.queues["b"]).finish(t, 502), upFrom(1, 502)...)
+	}
+}
