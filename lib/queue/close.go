@@ -75,6 +75,7 @@ func (q *Queue) shut() (discarded int) {
 				d.fresh.drop()
 				l.lose(&it)
 			}
+			l.tellTwice(ErrClosed)
 		}
 		l.callRoom()
 		l.forgot(l.memo) // what is written to the log at the end is there still

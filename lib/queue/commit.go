@@ -150,7 +150,7 @@ func (l *lane) lostCommit(safe, upTo uint64, err error) {
 	q.stats.Waiting -= lost
 	d.safe = max(d.safe, upTo)
 	d.round++
-	l.lostMarks()
+	l.lostMarks(err)
 	d.acks = append(d.acks, spool.Range{First: safe + 1, Last: upTo})
 	l.ackSoon()
 	q.pending = append(q.pending, func() { q.store.Failed(l.name, lost, err) })

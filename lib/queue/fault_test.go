@@ -209,6 +209,52 @@ func TestAFailedSyncForgetsTheIDsOfWhatItLostOnly(t *testing.T) {
 	}
 }
 
+// Who puts a message again, and asks what becomes of it, must not hear that all is
+// well before the first one is on disk.
+func TestWhoPutsAMessageAgainIsToldWhenItIsKept(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(t *testing.T, q *Queue, disk *weakFS)
+		want error
+	}{
+		{"on disk", func(t *testing.T, q *Queue, _ *weakFS) { mustCommit(t, q, "d") }, nil},
+		{"lost", func(t *testing.T, q *Queue, disk *weakFS) {
+			disk.sync.Store(true)
+			if err := q.Commit("d"); err == nil {
+				t.Error("a commit without a disk succeeds")
+			}
+		}, spool.ErrFailed},
+		{"closed", func(_ *testing.T, q *Queue, _ *weakFS) { q.Close() }, ErrClosed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			disk := &weakFS{}
+			q := onDisk(t, &store{dir: t.TempDir(), fs: disk}, 1<<20)
+			var told []error
+			f := message(1, 100)
+			for i := range 2 {
+				x := Extra{ID: ID{1}}
+				if i == 1 {
+					x.Note = &Note{Done: func(err error) { told = append(told, err) }}
+				}
+				if n, err := q.PutExtra("d", f, &x); n != len(f) || err != nil {
+					t.Fatal(n, err)
+				}
+			}
+			if told != nil {
+				t.Errorf("told %v at once", told)
+			}
+			test.end(t, q, disk)
+			if len(told) != 1 || !errors.Is(told[0], test.want) {
+				t.Errorf("told %v, want %v, once", told, test.want)
+			}
+			q.Close()
+			if len(told) != 1 {
+				t.Errorf("told %v in the end", told)
+			}
+		})
+	}
+}
+
 func TestWhoCommitsLastLearnsOfTheFailureToo(t *testing.T) {
 	f, g := message(1, 100), message(2, 100)
 	tests := []struct {

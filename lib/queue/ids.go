@@ -52,8 +52,43 @@ func (l *lane) expireIDs(now time.Time) { l.forgot(l.ids.expire(now) * idBytes) 
 
 // newID is an id whose record is not on disk yet.
 type newID struct {
-	id  ID
-	num uint64
+	id    ID
+	num   uint64
+	notes []*Note // of those who have put it again
+}
+
+// tell calls the notes.
+func (n *newID) tell(q *Queue, err error) {
+	for _, note := range n.notes {
+		q.pending = append(q.pending, func() { note.Done(err) })
+	}
+	n.notes = nil
+}
+
+// tellTwice ends what twice began, when it is not known any more what is on disk.
+// q.mu is held.
+func (l *lane) tellTwice(err error) {
+	for i := range l.disk.newIDs {
+		l.disk.newIDs[i].tell(l.q, err)
+	}
+	l.disk.newIDs = nil
+}
+
+// twice tells the note of a message that was put before that it is done with:
+// when the first one is on disk, if it has to be. q.mu is held.
+func (l *lane) twice(id ID, note *Note) {
+	if note == nil || note.Done == nil {
+		return
+	}
+	if d := l.disk; d != nil {
+		for i := range d.newIDs {
+			if n := &d.newIDs[i]; n.id == id {
+				n.notes = append(n.notes, note)
+				return
+			}
+		}
+	}
+	l.q.pending = append(l.q.pending, func() { note.Done(nil) })
 }
 
 // window remembers ids for a while.

@@ -130,7 +130,7 @@ func (l *lane) took(x *Extra, count int) {
 	if x.ID != (ID{}) {
 		l.addID(x.ID, time.Now().Unix())
 		if d := l.disk; d != nil && d.durable {
-			d.newIDs = append(d.newIDs, newID{x.ID, l.num - 1})
+			d.newIDs = append(d.newIDs, newID{id: x.ID, num: l.num - 1})
 		}
 	}
 }
@@ -144,8 +144,8 @@ func (l *lane) sure(safe uint64) {
 	}
 	d.unsure = slices.Delete(d.unsure, 0, k)
 	k = 0
-	for k < len(d.newIDs) && d.newIDs[k].num <= safe {
-		k++
+	for ; k < len(d.newIDs) && d.newIDs[k].num <= safe; k++ {
+		d.newIDs[k].tell(l.q, nil)
 	}
 	d.newIDs = slices.Delete(d.newIDs, 0, k)
 }
@@ -153,14 +153,14 @@ func (l *lane) sure(safe uint64) {
 // lostMarks takes back what was noted of records that are lost: these will be
 // sent again, and must be taken then. All else is as it was: what is on disk must
 // not be taken twice. q.mu is held.
-func (l *lane) lostMarks() {
+func (l *lane) lostMarks(err error) {
 	d := l.disk
 	for _, u := range d.unsure {
 		u.m.high, u.m.index = u.m.sure, 0
 	}
 	d.unsure = nil
 	l.forgot(l.ids.remove(d.newIDs) * idBytes)
-	d.newIDs = nil
+	l.tellTwice(err)
 }
 
 // meta is what is kept on disk of a message, beside its frame.

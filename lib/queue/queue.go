@@ -296,9 +296,7 @@ func (l *lane) skipKnown(frames []byte, x *Extra) (skipped int) {
 	n := 0
 	if x.ID != (ID{}) && l.ids.has(x.ID) {
 		n = 1
-		if note := x.Note; note != nil && note.Done != nil {
-			l.q.pending = append(l.q.pending, func() { note.Done(nil) })
-		}
+		l.twice(x.ID, x.Note)
 	} else if n = l.known(&x.From, len(frames)); n == 0 {
 		return 0
 	}
