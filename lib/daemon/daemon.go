@@ -335,6 +335,16 @@ func (p *program) serve(cfg *config.Config, warnings []string, format cli.LogFor
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx, grace) }()
 
+	// Not in the loop below: a hook that is asked for a token may take its time, and
+	// neither the end nor the watchdog must wait for it.
+	hangups := make(chan struct{}, 1)
+	defer close(hangups)
+	go func() {
+		for range hangups {
+			_ = reload() // it has logged why
+		}
+	}()
+
 	var watchdog <-chan time.Time
 	if every, ok := cli.WatchdogInterval(); ok {
 		t := time.NewTicker(every / 2)
@@ -360,7 +370,10 @@ func (p *program) serve(cfg *config.Config, warnings []string, format cli.LogFor
 				continue
 			}
 			if s == syscall.SIGHUP {
-				_ = reload() // it has logged why
+				select {
+				case hangups <- struct{}{}:
+				default: // one that has not begun will read what is there now
+				}
 				continue
 			}
 			if stopping || s == syscall.SIGQUIT {

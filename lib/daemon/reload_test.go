@@ -1,0 +1,36 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"aioc/lib/identity"
+)
+
+func TestAReloadThatHangsHoldsUpNothing(t *testing.T) {
+	dir := newDir(t)
+	if err := identity.Create(dir); err != nil {
+		t.Fatal(err)
+	}
+	hang, asked := filepath.Join(dir, "hang"), filepath.Join(dir, "asked")
+	hook := filepath.Join(dir, "hook")
+	script := fmt.Sprintf("#!/bin/sh\nwhile [ -e %s ]; do : >%s; sleep 0.1; done\nexit 0\n", hang, asked)
+	if err := os.WriteFile(hook, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := spawn(t, "client", nil, nil, "-tls", "token", "-dir", dir, "-addr", freeAddr(t), "-name", "c1",
+		"-set", fmt.Sprintf("hook_load_token=%q", hook), "-set", "hook_timeout=3600", "-set", "token_verify_peer_cert=false")
+	d.logs(t, "trying on")
+	mustWrite(t, hang, "")
+	d.signal(t, syscall.SIGHUP)
+	holds(t, asked, "")
+	d.signal(t, syscall.SIGHUP)
+	d.signal(t, syscall.SIGUSR1)
+	d.signal(t, syscall.SIGTERM)
+	if status := d.ends(t); status != 0 {
+		t.Errorf("got %d, want 0: %s", status, d.text())
+	}
+}
