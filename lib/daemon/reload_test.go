@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"aioc/lib/config"
 	"aioc/lib/identity"
 )
 
@@ -15,9 +16,19 @@ func TestAReloadThatHangsHoldsUpNothing(t *testing.T) {
 	if err := identity.Create(dir); err != nil {
 		t.Fatal(err)
 	}
+	cfg := config.Defaults()
+	cfg.IsServer, cfg.ClientName = false, "c1"
+	if err := cfg.SetDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	token := cfg.Paths().ClientToken
+	if err := os.MkdirAll(filepath.Dir(token), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, token, "sealed")
 	hang, asked := filepath.Join(dir, "hang"), filepath.Join(dir, "asked")
 	hook := filepath.Join(dir, "hook")
-	script := fmt.Sprintf("#!/bin/sh\nwhile [ -e %s ]; do : >%s; sleep 0.1; done\nexit 0\n", hang, asked)
+	script := fmt.Sprintf("#!/bin/sh\nwhile [ -e %s ]; do : >%s; sleep 0.1; done\necho opened\n", hang, asked)
 	if err := os.WriteFile(hook, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
