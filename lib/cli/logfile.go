@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,7 @@ type LogFile struct {
 	f       *os.File   // nil when it cannot be opened
 	grown   int64      // size beyond which it is rotated once more, after a failure
 	failing bool       // it was complained
+	hurried time.Time  // until then locks are not waited for: somebody holds one
 	closed  bool
 }
 
@@ -113,7 +115,12 @@ func (l *LogFile) write(line []byte) (int, error) {
 			}
 			continue
 		}
-		if err := flock(l.f, unix.LOCK_SH); err != nil {
+		err := l.lock(unix.LOCK_SH)
+		if errors.Is(err, errHeld) {
+			// Better a line in a file that is being compressed than none at all.
+			return l.f.Write(line)
+		}
+		if err != nil {
 			return 0, err
 		}
 		if _, ok := l.current(); ok {
@@ -139,21 +146,55 @@ func (l *LogFile) current() (size int64, ok bool) {
 	return info.Size(), err == nil && os.SameFile(info, there)
 }
 
+// lockWait is how long a lock is waited for. Those who write hold it for a moment
+// only, but whoever may read the file can lock it, and must not stop the daemon.
+const lockWait = 2 * time.Second
+
+// hurry is how long locks are not waited for after one was held.
+const hurry = 10 * time.Second
+
+// errHeld is wrapped when somebody else has the lock for longer.
+var errHeld = errors.New("somebody holds a lock on it")
+
+// lock waits for a lock of the file, for a while not after one was held for long.
+// mu is held.
+func (l *LogFile) lock(how int) error {
+	wait := lockWait
+	if time.Now().Before(l.hurried) {
+		wait = 0
+	}
+	err := flockFor(l.f, how, wait)
+	if wait > 0 && errors.Is(err, errHeld) {
+		l.hurried = time.Now().Add(hurry)
+	}
+	return err
+}
+
 // flock waits for a lock of the file, or ends it.
-func flock(f *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
-			if err != nil {
-				err = fmt.Errorf("log file: lock: %w", err)
-			}
-			return err
+func flock(f *os.File, how int) error { return flockFor(f, how, lockWait) }
+
+// flockFor is flock for at most so long.
+func flockFor(f *os.File, how int, wait time.Duration) error {
+	end := time.Now().Add(wait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err == unix.EINTR:
+		case err != unix.EWOULDBLOCK:
+			return fmt.Errorf("log file: lock: %w", err)
+		case !time.Now().Before(end):
+			return fmt.Errorf("log file: %w: %s", errHeld, f.Name())
+		default:
+			time.Sleep(pause)
 		}
 	}
 }
 
 // rotate gives the file another name if there is no room in it for n bytes.
 func (l *LogFile) rotate(n int64) error {
-	if err := flock(l.f, unix.LOCK_EX); err != nil {
+	if err := l.lock(unix.LOCK_EX); err != nil {
 		return err
 	}
 	// Another process may have been faster.
@@ -182,8 +223,11 @@ func (l *LogFile) shift() error {
 	first := l.old(1)
 	if f, err := os.OpenFile(first, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
 		// Another process may be compressing it.
-		_ = flock(f, unix.LOCK_EX) // else its work is lost, not a line
+		err = flock(f, unix.LOCK_EX) // else it would remove what gets the name
 		f.Close()
+		if err != nil {
+			return err
+		}
 	}
 	for _, suffix := range []string{"", ".gz"} {
 		for i := l.keep; i > 0; i-- {

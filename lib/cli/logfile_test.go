@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // openLog opens a log file in a directory of its own.
@@ -238,5 +241,50 @@ func TestBothLoggersGetTheirLines(t *testing.T) {
 	}
 	if got := b.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"msg":"two"`) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Whoever may read a file can lock it.
+func TestALogFileThatSomebodyLocksIsWrittenAllTheSame(t *testing.T) {
+	l, path, complaints := openLog(t, 100, 2)
+	write := func(text string) {
+		t.Helper()
+		if _, err := io.WriteString(l, text+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before")
+	other, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	for i := range 100 {
+		write(fmt.Sprint("line ", i))
+	}
+	if d := time.Since(started); d < lockWait || d > 50*lockWait {
+		t.Errorf("100 lines took %v: only one should have waited for %v", d, lockWait)
+	}
+	if got := content(t, path); !strings.Contains(got, "line 99\n") || strings.Count(got, "\n") != 101 {
+		t.Errorf("the file has %q", got)
+	}
+	if !strings.Contains(complaints.String(), "not rotated") {
+		t.Errorf("complaints: %q", complaints)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		write("after")
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path + ".1.gz"); err != nil {
+		t.Errorf("it is never rotated again: %v", err)
 	}
 }
