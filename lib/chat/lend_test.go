@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // modesOf returns the modes of a terminal.
@@ -51,13 +52,23 @@ func TestTheTerminalIsLeftAsItWas(t *testing.T) {
 		t.Error("it is not raw")
 	}
 	_ = screen.during(func() error {
+		screen.resume()
 		if modesOf(t, slave) != before {
 			t.Error("a command does not find it as it was")
 		}
 		return nil
 	})
-	if modesOf(t, slave) == before {
+	raw := modesOf(t, slave)
+	if raw == before {
 		t.Error("it is not raw after a command")
+	}
+	// As a shell does with a program that is stopped.
+	if err := term.Restore(int(slave.Fd()), screen.old); err != nil {
+		t.Fatal(err)
+	}
+	screen.resume()
+	if modesOf(t, slave) != raw {
+		t.Error("it is not raw when the program goes on")
 	}
 	// The program ends while a command has it, and is still there for a moment
 	// when the command has ended.

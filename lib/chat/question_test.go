@@ -114,3 +114,15 @@ func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
 		t.Error("refused, and all of it was taken")
 	}
 }
+
+func TestAGreetingCountsOnce(t *testing.T) {
+	ann := sit(t, Options{Accept: true})
+	s := dial(t, ann.port())
+	s.announce()
+	s.op(opHello, 0, "{}")
+	s.op(opHello, 0, `{"shell": true}`)
+	s.send(`{"message_type": "any", "source_id": "chat_client"}`, "after it", nil)
+	ann.line("< after it")
+	ann.say("!shell\r")
+	ann.line("-- the other end offers no shell")
+}

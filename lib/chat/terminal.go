@@ -42,7 +42,7 @@ type terminal struct {
 	keys    *keyboard
 	t       *term.Terminal
 	old     *term.State
-	sizes   chan os.Signal
+	signals chan os.Signal
 	stop    sync.WaitGroup
 
 	// wide is set while the line that is typed has characters of two columns:
@@ -56,6 +56,7 @@ type terminal struct {
 	lost    int      // what is not
 	bar     string
 	shell   shellText
+	cooked  bool         // a command has it
 	closed  bool         // the terminal is as it was found, and stays so
 	passing bool         // output of the shell goes to the terminal as it is
 	over    bool         // there is no shell to be raw with
@@ -65,7 +66,7 @@ type terminal struct {
 // newTerminal puts in and out, a terminal, into raw mode, until close.
 // interrupt is called for ^C.
 func newTerminal(in, out *os.File, interrupt func(), complete func(line string, pos int) (string, int, bool)) (*terminal, error) {
-	t := &terminal{in: in, out: out, sizes: make(chan os.Signal, 1)}
+	t := &terminal{in: in, out: out, signals: make(chan os.Signal, 8)}
 	old, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		return nil, err
@@ -85,9 +86,12 @@ func newTerminal(in, out *os.File, interrupt func(), complete func(line string, 
 	}
 	t.t.SetBracketedPasteMode(true)
 	t.size()
-	signal.Notify(t.sizes, syscall.SIGWINCH)
+	signal.Notify(t.signals, syscall.SIGWINCH, syscall.SIGCONT)
 	t.stop.Go(func() {
-		for range t.sizes {
+		for s := range t.signals {
+			if s == syscall.SIGCONT {
+				t.resume()
+			}
 			t.size()
 		}
 	})
@@ -115,6 +119,21 @@ func (t *terminal) size() {
 	}
 }
 
+// resume makes the terminal raw again when the program was stopped: a shell has
+// used it meanwhile.
+func (t *terminal) resume() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.cooked {
+		return
+	}
+	_, _ = term.MakeRaw(int(t.in.Fd()))
+	if !t.lent {
+		t.t.SetBracketedPasteMode(true)
+		_, _ = t.t.Write(nil) // draws the line anew
+	}
+}
+
 // shrink takes the bar away when the terminal has become narrower than the was
 // columns it had. Most terminals break then what does not fit any more, which
 // the line editor does not expect of a line that fitted. mu is held.
@@ -131,8 +150,8 @@ func (t *terminal) shrink(was int) {
 }
 
 func (t *terminal) close() {
-	signal.Stop(t.sizes)
-	close(t.sizes)
+	signal.Stop(t.signals)
+	close(t.signals)
 	t.stop.Wait()
 	t.progress("")
 	t.t.SetBracketedPasteMode(false)
@@ -280,10 +299,14 @@ func (t *terminal) during(f func() error) error {
 	t.lend()
 	defer t.takeBack()
 	t.t.SetBracketedPasteMode(false)
+	t.mu.Lock()
+	t.cooked = true
 	_ = term.Restore(int(t.in.Fd()), t.old)
+	t.mu.Unlock()
 	err := f()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.cooked = false
 	if t.closed {
 		return err // the program has ended meanwhile, and nobody would undo it
 	}
