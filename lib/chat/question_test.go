@@ -106,7 +106,7 @@ func TestAStrangerWhoIsNotLetInCostsNoMemory(t *testing.T) {
 	ann.line("-- talk\\? y/N")
 	select {
 	case err := <-written:
-		t.Errorf("%d bytes were taken (%v)", size, err)
+		t.Fatalf("%d bytes were taken (%v)", size, err)
 	case <-time.After(time.Second): // it has no need of so much
 	}
 	ann.say("n\r")
