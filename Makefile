@@ -95,7 +95,7 @@ lint:
 	done
 
 interop:
-	$(GO) test -tags interop -run Interop -count=1 -timeout 15m -v ./lib/regress/
+	$(GO) test -tags interop -run Interop -count=1 -timeout 20m -v ./lib/regress/
 
 crashtest: all
 	$(GO) run ./lib/regress/crashtest -bin bin -n $(KILLS)

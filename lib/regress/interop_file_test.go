@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -113,4 +114,91 @@ func (r route) sendFile(src, name, binary string) error {
 		return err
 	}
 	return errors.New("tools that cannot send files")
+}
+
+// testPublishedFiles publishes files from clients of both kinds through a broker of
+// ours to subscribers of both.
+func testPublishedFiles(t *testing.T, py python) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := newPair(t, py, ours, ours, "off", []string{"news"}, 0, settings{"max_size_chunk_upload": fileChunk})
+	stores := func(name string) settings {
+		target := filepath.Join(dir, name)
+		if err := os.Mkdir(target, 0o755); err != nil { // the original joins no chunks in a new one
+			t.Fatal(err)
+		}
+		return settings{"file_recv_config": map[string]any{"any": map[string]any{"target_directory": target + "/"}}}
+	}
+	broker := stores("broker")
+	broker["pubsub_central_broker"] = true
+	rewrite(t, p.server, broker)
+	var subscribers []*host
+	for _, kind := range []string{ours, theirs} {
+		more := stores("sub-" + kind)
+		more["subscribe_message_types"] = []string{"news"}
+		subscribers = append(subscribers, p.another(t, kind, "sub-"+kind, more))
+	}
+	publishers := []*host{p.client, p.another(t, theirs, "pub-2", nil)}
+	p.server.start(t)
+	var names []string
+	for _, h := range append(slices.Clone(subscribers), publishers...) {
+		h.start(t)
+		names = append(names, h.id)
+	}
+	p.server.awaitPeers(t, names...)
+	var boxes []map[string]*inbox
+	for _, h := range subscribers {
+		boxes = append(boxes, map[string]*inbox{"news": newTools(t, h.kind, h).receive(t, "news", false)})
+	}
+	d := newDriver(t, publishers[1])
+	for k := 0; ; k++ { // until the subscriptions are known
+		text := fmt.Sprint("try ", k)
+		publish(t, publishers[1], d, "news", text)
+		if boxes[0]["news"].until(text) && boxes[1]["news"].until(text) {
+			break
+		}
+		if k > 20 {
+			t.Fatal("the subscriptions do not become known")
+		}
+	}
+	tools := &goTools{host: p.client, bin: binaries(t), dir: t.TempDir()}
+	for _, chunks := range []float64{0, 0.001, 1, 10, 41} {
+		size := int(chunks * fileChunk)
+		content := []byte(noise(size))
+		src := filepath.Join(t.TempDir(), "source")
+		if err := os.WriteFile(src, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range publishers {
+			name := fmt.Sprintf("%s-%d", h.kind, size)
+			var err error
+			if h.kind == theirs {
+				var reply reply
+				reply, err = d.do(op{"op": "publish", "type": "news", "text": name, "chunk": fileChunk,
+					"file": map[string]any{"src_path": src, "dst_type": "any", "dst_name": name, "delete": false}})
+				if err == nil && !reply.Result {
+					err = errors.New("publish_message returned False")
+				}
+			} else {
+				_, err = tools.run(nil, "-publish", "-type", "news", "-file", src, "-file-type", "any", "-file-name", name)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			for _, sub := range subscribers {
+				if err := eventuallyErr(func() error {
+					got, err := os.ReadFile(filepath.Join(dir, sub.id, name))
+					if err == nil && !bytes.Equal(got, content) {
+						err = errors.New(diffBytes(got, content))
+					}
+					return err
+				}); err != nil {
+					t.Errorf("%s at %s: %v", name, sub.id, err)
+				}
+			}
+		}
+	}
 }

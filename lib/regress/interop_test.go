@@ -33,6 +33,7 @@ func TestInterop(t *testing.T) {
 				{"identity", func(t *testing.T) { testIdentity(t, py) }},
 				{"access", func(t *testing.T) { testAccess(t, py) }},
 				{"files", func(t *testing.T) { testFiles(t, py) }},
+				{"published files", func(t *testing.T) { testPublishedFiles(t, py) }},
 				{"chat", func(t *testing.T) { testChat(t, py) }},
 			})
 		})

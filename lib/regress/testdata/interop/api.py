@@ -114,6 +114,8 @@ class Driver:
         return {"result": True}
 
     async def publish(self, op):
+        if "chunk" in op:
+            self.api.max_size_chunk_upload = op["chunk"]
         return {"result": await self.api.publish_message(**message(op))}
 
     async def forget(self, op):
