@@ -47,7 +47,8 @@ for unit in systemd-networkd NetworkManager ifupdown; do
 done
 cp "$package" "$work/out/aioc.deb"
 
-set -- --quiet --directory="$work/root" --boot --private-network --console=pipe \
+# The filter of the container would keep Landlock from the daemons.
+set -- --quiet --system-call-filter='landlock_create_ruleset landlock_add_rule landlock_restrict_self' --directory="$work/root" --boot --private-network --console=pipe \
 	--bind="$work/out:/run/aioc-out" --bind-ro="$here:/run/aioc-test"
 if ! [ -d /run/systemd/system ]; then
 	# Nobody keeps the control groups of this host.
@@ -61,7 +62,7 @@ if ! [ -d /run/systemd/system ]; then
 	done
 fi
 status=0
-timeout -k 10 "${AIOC_TIME:-300}" systemd-nspawn "$@" systemd.run=/run/aioc-test/systemd/live.sh \
+timeout -k 10 "${AIOC_TIME:-900}" systemd-nspawn "$@" systemd.run=/run/aioc-test/systemd/live.sh \
 	systemd.run_success_action=exit systemd.run_failure_action=exit </dev/null >"$work/out/console" 2>&1 || status=$?
 if [ -e "$work/out/log" ]; then
 	cat "$work/out/log"

@@ -100,12 +100,7 @@ passes 'a message is sent after that'
 mkdir /srv/photos
 chown aioc: /srv/photos
 echo photo >one.jpg
-configure '"file_recv_config": {"photo": {"target_directory": "/srv/photos"}}, "hook_server_auth_client": "/usr/local/bin/aioc-hook"'
-cat >/usr/local/bin/aioc-hook <<-'END'
-	#!/bin/sh
-	echo "$AIOC_CLIENT" >>/var/lib/aioc/hook
-END
-chmod 755 /usr/local/bin/aioc-hook
+configure '"file_recv_config": {"photo": {"target_directory": "/srv/photos"}}'
 systemctl restart aioc-server
 check 'a directory that is read-only is warned of' "journalctl -b -u aioc-server -p warning | grep -q 'cannot be stored in.*/srv/photos.*read-only'"
 status 'a file is not stored there' 1 tell -type photo -file "$PWD/one.jpg"
@@ -113,7 +108,15 @@ dropin aioc-server 'ReadWritePaths=/srv/photos'
 systemctl restart aioc-server
 status 'with a drop-in it is' 0 tell -type photo -file "$PWD/one.jpg"
 check 'as it was' 'cmp one.jpg /srv/photos/one.jpg'
-check 'the hook was asked' 'grep -q pump7 /var/lib/aioc/hook'
+cat >/usr/local/bin/aioc-hook <<-'END'
+	#!/bin/sh
+	echo "$AIOC_CLIENT" >>/var/lib/aioc/hook
+END
+chmod 755 /usr/local/bin/aioc-hook
+configure '"hook_server_auth_client": "/usr/local/bin/aioc-hook"'
+systemctl restart aioc-server
+passes 'a message is sent when a hook is asked'
+check 'it was asked' 'grep -q pump7 /var/lib/aioc/hook'
 configure '"default_logger_dirpath": "/var/log/aioc"'
 status 'a log can be below /var/log/aioc' 0 systemctl restart aioc-server
 check 'it is there' 'grep -q listening /var/log/aioc/aioconnectors.log'
