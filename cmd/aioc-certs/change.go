@@ -78,7 +78,7 @@ func (p *program) revertServer(dir string, _ []string) int {
 
 // sayClients says what is left to do when the server has a new certificate.
 func (p *program) sayClients(or string) {
-	fmt.Fprintf(p.stderr, "clients on other hosts need it%s: %s pack client | ssh HOST tar -x -C DIR\n", or, name)
+	fmt.Fprintf(p.stderr, "clients on other hosts that do not have it yet need it%s: %s pack client | ssh HOST tar -x -C DIR\n", or, name)
 }
 
 // sayServer prints the fingerprint of the certificate that the server now shows.
