@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -138,4 +139,42 @@ func TestAPublisherThatWaitsForAResponseHoldsUpNobody(t *testing.T) {
 	in.wait(t, 2)
 	s.publish(t, "a", "2")
 	inOrder(t, in.wait(t, 3), 3)
+}
+
+// A program may leave out or put in what the original, at the other end, would
+// end the connection for, or not answer.
+func TestWhatAProgramWritesIsMadeSafeForThePeer(t *testing.T) {
+	s := server(t)
+	p := s.peer(t, "c1")
+	s.connected(t, "c1")
+	out := s.program(t)
+	next := func(typ, data string) wire.Header {
+		t.Helper()
+		for {
+			h, d := p.next()
+			if string(h.Type) == typ && d == data {
+				if string(h.Source) != s.ID() {
+					t.Errorf("%s: not in the name of the connector: %s", data, h.Raw)
+				}
+				return h
+			}
+		}
+	}
+	id := regexp.MustCompile(`^"[0-9a-f]{32}"$`)
+	out.write(`{"message_type": "_ping", "destination_id": "c1", "await_response": true}`, "a ping")
+	if h := next(wire.TypePing, "a ping"); !id.Match(h.RequestID) {
+		t.Errorf("a ping without request_id: got %s", h.Raw)
+	}
+	out.write(`{"message_type": "any", "destination_id": "c1", "await_response": true}`, "a request")
+	if h := next("any", "a request"); !id.Match(h.RequestID) {
+		t.Errorf("a request without request_id: got %s", h.Raw)
+	}
+	out.write(`{"message_type": "any", "destination_id": "c1", "source_id": "c2", "wait_for_ack": true, "transport_id": 0}`, "to be acknowledged")
+	if h := next("any", "to be acknowledged"); string(h.TransportID) == "" || string(h.TransportID) == "0" {
+		t.Errorf("transport_id: got %s", h.Raw)
+	}
+	out.write(`{"message_type": "any", "destination_id": "c1", "transport_id": 7}`, "plain")
+	if h := next("any", "plain"); h.TransportID != nil {
+		t.Errorf("transport_id of a program: got %s", h.Raw)
+	}
 }
