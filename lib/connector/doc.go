@@ -26,6 +26,7 @@
 //	reader of a log           queue                 messages on disk      memory has enough    queue.Close
 //	link's writer             link.Run             the batch             link closes          link.Run
 //	link's timers             link                 nothing               link closes          link.Run
+//	close of a link           link                 nothing               it is closed         link.Run
 //	the connector itself      daemon.Run           the connector         a signal             daemon.Run
 //
 // The reader of a link is the goroutine that calls link.Run. A link may also
