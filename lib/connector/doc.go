@@ -6,6 +6,8 @@
 //	program --socket--> intake --put--> outbox queue --feed--> peer's link
 //	                      with a file: --put--> its queue of files --fileLoop--> outbox queue
 //	peer's link --> peerLink --put--> inbox queue --feed--> program's link
+//	publication, from either --spread--> outbox queue of each subscriber
+//	                      of a durable type: --Topic.Put--> one log, and a view of it in each queue
 //
 // Goroutines. Every one is started here or in the package named:
 //
@@ -36,7 +38,9 @@
 // a link, writing, settling, then feed.mu, the queue's, the link's mu. A wake-up
 // only tries for the first two. Functions that a queue calls back are called
 // without its lock. Before a queue's comes the lock of one who appends to a log,
-// and that of the log itself: with a queue's lock held no log is called.
+// and that of the log itself: with a queue's lock held no log is called, but that of
+// a topic, which calls the queue of the topic only. Who appends to that takes
+// Connector.mu and the queues of subscribers after its lock.
 //
 // What has to be on disk before it counts as taken is put as everything else and
 // cannot be taken yet. The handler of a link notes where it has put such (unsafe)

@@ -40,11 +40,12 @@ type peerLink struct {
 	greeted atomic.Bool // it is known what the other end speaks
 
 	// Owned by the link's reader.
-	how      route
-	run      wire.Batch
-	first    uint64
-	pubs     []byte       // publications, ready for their subscribers
-	pubsFrom queue.Origin // of the first of them
+	how       route
+	run       wire.Batch
+	first     uint64
+	pubs      []byte       // publications, ready for their subscribers
+	pubsFrom  queue.Origin // of the first of them
+	pubsFirst uint64       // and its number
 
 	streams map[string]*queue.Origin // by type: of its next message
 	rooms   map[string]roomWait      // by type that is parked
@@ -103,7 +104,7 @@ func (p *peerLink) Frame(n uint64, f *wire.Frame) error {
 		p.l.Refuse(n, &link.Refusal{Reason: "type", Text: h.drop})
 		return p.acknowledge(f.Header)
 	case h.fan != nil:
-		return p.publication(f)
+		return p.publication(n, f)
 	case h.single:
 		if err := p.putRun(); err != nil {
 			return err

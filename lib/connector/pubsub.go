@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"aioc/lib/broker"
 	"aioc/lib/config"
@@ -36,6 +37,8 @@ type fan struct {
 	header []byte
 	boxes  []*outbox
 	table  uint64 // version of the table that says so
+
+	lasting bool // it is of a durable type
 }
 
 // fanOf decides about the header of a publication. Publications without
@@ -45,7 +48,7 @@ func (c *Connector) fanOf(h *wire.Header) (*fan, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fan{topic: topic, header: broker.AppendHeader(nil, h, topic, c.id), table: c.table.Version()}
+	f := &fan{topic: topic, header: broker.AppendHeader(nil, h, topic, c.id), table: c.table.Version(), lasting: c.durableSend(topic)}
 	for _, name := range c.table.Subscribers(topic) {
 		if b := c.box(name, true); b != nil && !c.ignored(name) {
 			f.boxes = append(f.boxes, b)
@@ -63,7 +66,7 @@ func (c *Connector) spread(f *fan, frames []byte, extra queue.Extra, put *unsafe
 	if len(f.boxes) == 0 {
 		return nil, nil
 	}
-	if c.durableSend(f.topic) {
+	if f.lasting {
 		return c.spreadLasting(f, frames, extra, put)
 	}
 	pages := queue.Pages(frames, c.budget)
@@ -121,7 +124,13 @@ func count(frames []byte) (n int) {
 
 // publication takes a publication from a peer. Those that come together are
 // spread together.
-func (p *peerLink) publication(f *wire.Frame) error {
+func (p *peerLink) publication(n uint64, f *wire.Frame) error {
+	if p.how.fan.lasting && p.l.Refusing(p.how.typ) { // else it would overtake
+		p.spread()
+		p.how.passed()
+		p.l.Park(n, p.how.typ, &link.Refusal{Reason: "disk"})
+		return nil
+	}
 	h, header, bin := f.Header, p.how.fan.header, f.Binary
 	var err error
 	if h.WithFile != nil {
@@ -134,6 +143,9 @@ func (p *peerLink) publication(f *wire.Frame) error {
 			return err
 		}
 	}
+	if len(p.pubs) == 0 {
+		p.pubsFirst = n
+	}
 	if from := p.how.from; from != nil {
 		if len(p.pubs) == 0 {
 			p.pubsFrom = *from
@@ -144,7 +156,12 @@ func (p *peerLink) publication(f *wire.Frame) error {
 		return fmt.Errorf("%w: publication: %w", link.ErrProtocol, err)
 	}
 	if h.TransportID != nil {
-		p.spread()
+		if err := p.spread(); err != nil {
+			if p.l.Flow() {
+				return nil // it comes again when there is room
+			}
+			return fmt.Errorf("publication not taken: %w", err)
+		}
 		return p.acknowledge(h)
 	}
 	if len(p.pubs) > mostSpread {
@@ -156,20 +173,41 @@ func (p *peerLink) publication(f *wire.Frame) error {
 // mostSpread is the bytes of publications that are spread together at most.
 const mostSpread = 256 << 10
 
-// spread spreads the publications that have come.
-func (p *peerLink) spread() {
+// spread spreads the publications that have come. With an error some could not
+// be kept on disk: a peer that understands that keeps them, from others they are
+// lost unless they are not acknowledged.
+func (p *peerLink) spread() (err error) {
 	if len(p.pubs) == 0 {
-		return
+		return nil
 	}
-	if rest, err := p.c.spread(p.how.fan, p.pubs, queue.Extra{From: p.pubsFrom}, &p.unsafe); err != nil {
-		for _, b := range p.how.fan.boxes {
-			p.c.drop("publication not kept on disk", b.name, p.how.fan.topic, count(rest), slog.String("err", err.Error()))
-		}
+	var rest []byte
+	if rest, err = p.c.spread(p.how.fan, p.pubs, queue.Extra{From: p.pubsFrom}, &p.unsafe); err != nil {
+		p.unspread(count(p.pubs)-count(rest), count(rest), err)
 	}
 	p.pubsFrom = queue.Origin{}
 	if p.pubs = p.pubs[:0]; cap(p.pubs) > 4*mostSpread {
 		p.pubs = nil
 	}
+	return err
+}
+
+// diskPause is how long a peer keeps publications that the disk has no room for.
+const diskPause = time.Second
+
+// unspread sees to n publications that could not be kept, behind some that were.
+func (p *peerLink) unspread(kept, n int, err error) {
+	if !p.l.Flow() {
+		for _, b := range p.how.fan.boxes {
+			p.c.drop("publication not kept on disk", b.name, p.how.fan.topic, n, slog.String("err", err.Error()))
+		}
+		return
+	}
+	typ, l := p.how.typ, p.l
+	why := &link.Refusal{Reason: "disk", Text: "publications of type " + p.how.fan.topic + " cannot be kept on disk: " + diskReason(err)}
+	for i := range n {
+		l.Park(p.pubsFirst+uint64(kept+i), typ, why)
+	}
+	time.AfterFunc(diskPause, func() { l.Room(typ) })
 }
 
 // subscription handles what a client subscribes to.

@@ -26,6 +26,14 @@ func subscribes(topics ...string) func(*config.Config) {
 // publish publishes messages, one for each data, and waits until they are taken.
 func (n *node) publish(t testing.TB, topic string, data ...string) {
 	t.Helper()
+	if err := n.tryPublish(t, topic, data...); err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+}
+
+// tryPublish is publish, and returns why a message was not taken.
+func (n *node) tryPublish(t testing.TB, topic string, data ...string) error {
+	t.Helper()
 	c := n.open(t)
 	defer c.Close()
 	s := c.Sender(api.SendOptions{})
@@ -33,12 +41,11 @@ func (n *node) publish(t testing.TB, topic string, data ...string) {
 	for i, d := range data {
 		h := fmt.Appendf(nil, `{"message_type": "_pubsub", "source_id": "x", "request_id": %d, "message_type_publish": %q, "tag": "t"}`, i%3, topic)
 		if err := s.Put(h, []byte(d), nil); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
-	if _, err := s.Finish(within(t)); err != nil {
-		t.Fatalf("publish: %v", err)
-	}
+	_, err := s.Finish(within(t))
+	return err
 }
 
 // subscribed waits until the broker knows the subscribers of a topic.

@@ -255,3 +255,38 @@ func TestASubscriberBeyondItsQuotaLosesItAlone(t *testing.T) {
 		t.Errorf("%d bytes on disk", n)
 	}
 }
+
+func TestPublicationsWaitAtThePublisherWhileTheDiskIsFull(t *testing.T) {
+	const size = 400_000
+	s := server(t, isBroker, types("d"), onDisk("d"), func(cfg *config.Config) { cfg.MaxPersistenceSize, cfg.MaxPersistenceTotal = size, size })
+	c := s.client(t, "c1", subscribes("d"), onDisk("d"))
+	s.subscribed(t, "d", 1)
+	c.halt(t)
+	s.disconnected(t, "c1")
+	text := strings.Repeat("x", 2000)
+	var hog []string
+	for range 130 {
+		hog = append(hog, text)
+	}
+	s.send(t, "d", "hog", hog...)
+	p := s.client(t, "p1", types("d"), onDisk(wire.TypePubSub))
+	p.publish(t, "d", padded(0, 3000)...)
+	eventually(t, "the broker refuses some", func() bool {
+		return slices.ContainsFunc(p.problems(), func(p string) bool { return strings.Contains(p, "cannot keep messages of type") })
+	})
+	if n := s.counted("publication not kept on disk"); n > 0 {
+		t.Errorf("%d are lost", n)
+	}
+	err := s.tryPublish(t, "d", text)
+	if notTaken(t, err, 0, "full"); !strings.Contains(fmt.Sprint(err), "max_size_persistence_total") {
+		t.Errorf("got %v", err)
+	}
+	// Room comes when one end has taken what waits.
+	h := s.client(t, "hog", types("d"))
+	h.receive(t, api.ReceiveOptions{}).wait(t, len(hog))
+	c = c.again(t)
+	inOrder(t, c.receive(t, api.ReceiveOptions{}).wait(t, 3000), 3000)
+	if n := s.counted("queue of a subscriber full"); n > 0 {
+		t.Errorf("%d are lost", n)
+	}
+}
