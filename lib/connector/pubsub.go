@@ -125,8 +125,11 @@ func count(frames []byte) (n int) {
 // publication takes a publication from a peer. Those that come together are
 // spread together.
 func (p *peerLink) publication(n uint64, f *wire.Frame) error {
+	if f.Header.WithFile != nil {
+		_ = p.spread() // those before it; what could not be kept is seen to
+	}
 	if p.how.fan.lasting && p.l.Refusing(p.how.typ) { // else it would overtake
-		p.spread()
+		_ = p.spread()
 		p.how.passed()
 		p.l.Park(n, p.how.typ, &link.Refusal{Reason: "disk"})
 		return nil
@@ -134,7 +137,6 @@ func (p *peerLink) publication(n uint64, f *wire.Frame) error {
 	h, header, bin := f.Header, p.how.fan.header, f.Binary
 	var err error
 	if h.WithFile != nil {
-		p.spread() // those before it
 		var at landing
 		if header, bin, at, err = p.receive(header, f); err != nil {
 			return err
@@ -165,7 +167,7 @@ func (p *peerLink) publication(n uint64, f *wire.Frame) error {
 		return p.acknowledge(h)
 	}
 	if len(p.pubs) > mostSpread {
-		p.spread()
+		_ = p.spread()
 	}
 	return nil
 }
