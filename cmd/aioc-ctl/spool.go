@@ -141,12 +141,9 @@ func (c *call) spools() ([]string, error) {
 
 // dump writes one log as lines of JSON.
 func (c *call) dump(dir string) error {
-	w := bufio.NewWriter(c.p.stdout)
+	w := bufio.NewWriter(c.p)
 	if err := spool.Dump(dir, w, c.p.opt.frames); err != nil {
 		return fmt.Errorf("spool dump: %w", err)
 	}
-	if err := w.Flush(); err != nil {
-		return outputError{fmt.Errorf("standard output: %w", err)}
-	}
-	return nil
+	return w.Flush()
 }

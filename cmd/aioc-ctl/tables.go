@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -228,8 +229,43 @@ func word(v any) string {
 	return fmt.Sprint(v)
 }
 
+// harmless returns text with what a terminal could take for a command written as
+// JSON writes it: there, and in the text of metrics, names of others stand as they
+// are.
+func harmless(text []byte) []byte {
+	bad := func(r rune) bool { return r != '\n' && !strconv.IsPrint(r) }
+	if !bytes.ContainsFunc(text, bad) {
+		return text
+	}
+	var b []byte
+	for _, r := range string(text) {
+		switch {
+		case !bad(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			for _, half := range utf16.Encode([]rune{r}) {
+				b = fmt.Appendf(b, `\u%04x`, half)
+			}
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return b
+}
+
+// Write is write, for those who want a writer.
+func (p *program) Write(text []byte) (int, error) {
+	if err := p.write(text); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
 // write writes to standard output.
 func (p *program) write(text []byte) error {
+	if terminal(p.stdout) {
+		text = harmless(text)
+	}
 	if _, err := p.stdout.Write(text); err != nil {
 		return outputError{fmt.Errorf("standard output: %w", err)}
 	}

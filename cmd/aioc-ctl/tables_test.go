@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -108,5 +110,26 @@ func TestTheUsageFitsTheTerminal(t *testing.T) {
 				t.Errorf("%d columns: %s is missing", columns, v.Word)
 			}
 		}
+	}
+}
+
+func TestNothingThatIsPrintedIsACommandOfTheTerminal(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"{\"a\": \"é ß 日本 😀\"}\n", "{\"a\": \"é ß 日本 😀\"}\n"},
+		{"a\x1b[2Jb\u009b2J\x7f\t\r", `a\u001b[2Jb\u009b2J\u007f\u0009\u000d`},
+		{"\u202e\ufeff\U000e0001", `\u202e\ufeff\udb40\udc01`},
+		{"", ""},
+	} {
+		if got := string(harmless([]byte(tt.in))); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	var back, want string
+	text, err := json.Marshal("x\u009b\U000e0001\u202e\x1b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(json.Unmarshal(harmless(text), &back), json.Unmarshal(text, &want)); err != nil || back != want {
+		t.Errorf("got %q, %v, want %q: JSON means the same", back, err, want)
 	}
 }
