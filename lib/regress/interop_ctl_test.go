@@ -139,16 +139,16 @@ func testCLI(t *testing.T, py python, h, other *host) {
 	if h.server {
 		name = strings.NewReplacer("('", "", "',", "", ")", "").Replace(h.id)
 	}
-	lines := []string{h.dir, name, "4", "6", "10", "11", "3", "5", "y", "y", "q"}
-	wants := []string{"Connected peers : {", h.peer, `"queue_recv": 0`, "DEBUG", "current status :  True", "current status :  False"}
+	lines := []string{h.dir, name, "4", "6", "10", "11", "3", "5", "y", "y", "q", "5", "pump7", "y", "q"}
+	wants := []string{"Connected peers : {", h.peer, `"queue_recv": 0`, "DEBUG", "current status :  True", "current status :  False", "current status :  ['pump7']"}
 	if h.server {
 		lines = append(lines, "9", "nobody", "y", "14", "10.9.0.0/16", "y", "14", "evil.*", "y", "15", "10.9.0.0/16", "y", "15", "evil.*", "y", "14", "q",
-			"16", "pump.*", "y", "17", "pump.*", "y", "12")
+			"16", "pump.*", "y", "17", "pump.*", "y", "12", "7", "nobody", "y", "8", "nobody", "y")
 		wants = append(wants, "Non existing client nobody", "Blacklisted_clients_subnet : {IPv4Network('10.9.0.0/16')}", "Blacklisted_clients_id : {'evil.*'}",
-			"Whitelisted_clients_id : {'pump.*'}", "Only available for clients")
+			"Whitelisted_clients_id : {'pump.*'}", "Only available for clients", `{"status": true, "msg": ""}`)
 	} else {
-		lines = append(lines, "12", "13", "b", "y", "13", "", "y")
-		wants = append(wants, "['b']")
+		lines = append(lines, "12", "13", "b", "y", "13", "", "y", "7", "y", "8", "y")
+		wants = append(wants, "['b']", "no certificates are used here", "no tokens are used here")
 	}
 	lines = append(lines, "11", "2", "1", "0", "2", "0", "3", "4", "q", "q")
 	cmd := exec.Command(py.exe, "-u", script(t, "program.py"), "cli")
