@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"aioc/lib/cli"
 )
 
 // limits bound what an archive may make of itself.
@@ -62,6 +64,9 @@ func pack(ctx context.Context, dir string) (f *os.File, left int, err error) {
 	left, err = packInto(ctx, f, dir)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
+	}
+	if cli.Full(err) {
+		err = fmt.Errorf("%w in %s: set TMPDIR to a directory that has room", bare(err), os.TempDir())
 	}
 	if err != nil {
 		f.Close()
@@ -352,7 +357,7 @@ func extractFile(ctx context.Context, root *os.Root, e *zip.File, name string) (
 	}()
 	// An entry may hold more than it says: package zip ends it there.
 	if _, err := io.Copy(out, reader{ctx, in}); err != nil {
-		return fmt.Errorf("%q: %w", name, err)
+		return fmt.Errorf("%q: %w", name, bare(err))
 	}
 	return nil
 }
