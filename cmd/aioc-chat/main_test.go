@@ -135,3 +135,11 @@ func TestWhereTheKeysAre(t *testing.T) {
 		}
 	}
 }
+
+func TestTerminalsWithoutEscapes(t *testing.T) {
+	for kind, want := range map[string]bool{"": true, "dumb": true, "xterm": false, "vt100": false} {
+		if got := dumb(kind); got != want {
+			t.Errorf("TERM=%q: got %v, want %v", kind, got, want)
+		}
+	}
+}
