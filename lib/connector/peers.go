@@ -313,6 +313,10 @@ func (c *Connector) setActive(running bool) {
 		name = c.cfg.Load().ServerAddr.Line()
 	}
 	lock, err := durable.Lock(c.paths.ActiveList + ".lock")
+	for i := 0; errors.Is(err, durable.ErrLocked) && i < 200; i++ { // another connector writes: a moment
+		<-time.After(10 * time.Millisecond)
+		lock, err = durable.Lock(c.paths.ActiveList + ".lock")
+	}
 	if err == nil {
 		defer lock.Unlock()
 	}

@@ -1,10 +1,14 @@
 package connector
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -269,5 +273,45 @@ func TestNothingIsLostOrReorderedWhenTheLinkBreaks(t *testing.T) {
 	defer b.mu.Unlock()
 	if b.cuts < 2 {
 		t.Errorf("only %d cuts", b.cuts)
+	}
+}
+
+// The list is for people and for the menu of the original. Daemons of one host
+// start together when it boots.
+func TestConnectorsThatStartTogetherAreAllListed(t *testing.T) {
+	dir := newDir(t)
+	var all []*Connector
+	var want []string
+	for i := range 8 {
+		cfg := newConfig(t)
+		cfg.IsServer = false
+		cfg.ClientName = fmt.Sprintf("pump%d", i)
+		if err := cfg.SetDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, New(Options{Config: cfg, Log: slog.New(slog.DiscardHandler)}))
+		want = append(want, cfg.ClientName)
+	}
+	for _, test := range []struct {
+		running bool
+		want    []string
+	}{{true, want}, {false, nil}} {
+		var group sync.WaitGroup
+		for _, c := range all {
+			group.Go(func() { c.setActive(test.running) })
+		}
+		group.Wait()
+		text, err := os.ReadFile(filepath.Join(dir, "active_connectors.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, test.want) {
+			t.Errorf("running %v: got %q, want %q", test.running, got, test.want)
+		}
 	}
 }
