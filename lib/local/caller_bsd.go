@@ -4,6 +4,8 @@ package local
 
 import (
 	"net"
+	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +22,9 @@ func CallerOf(c *net.UnixConn) (Caller, error) {
 	}
 	caller := Caller{UID: int(cred.Uid), GID: -1}
 	if cred.Ngroups > 0 {
-		caller.GID = int(cred.Groups[0])
+		groups := cred.Groups[:min(int(cred.Ngroups), len(cred.Groups))]
+		caller.GID = int(groups[0])
+		caller.Member = slices.Contains(groups[1:], uint32(os.Getegid()))
 	}
 	return caller, nil
 }

@@ -27,7 +27,9 @@ func TestTheCallerIsWhoOpenedTheConnection(t *testing.T) {
 			return []string{dialUID + "=" + strconv.Itoa(uid), dialGID + "=" + strconv.Itoa(gid)}
 		}
 		callers = append(callers, caller{"nobody", uid, gid, as(uid, gid), false},
-			caller{"nobody, of our group", uid, 0, as(uid, 0), true})
+			caller{"nobody, of our group", uid, 0, as(uid, 0), true},
+			caller{"nobody, a member of our group", uid, gid, append(as(uid, gid), dialGroups+"=1"), true},
+			caller{"nobody, in more groups than most", uid, gid, append(as(uid, gid), dialGroups+"=500"), true})
 	}
 	for _, tt := range callers {
 		t.Run(tt.name, func(t *testing.T) {
@@ -45,7 +47,7 @@ func TestTheCallerIsWhoOpenedTheConnection(t *testing.T) {
 			}
 			got, err := CallerOf(c)
 			c.Close()
-			if err != nil || got != (Caller{tt.uid, tt.gid}) {
+			if err != nil || got.UID != tt.uid || got.GID != tt.gid {
 				t.Errorf("got %+v, %v, want %d:%d", got, err, tt.uid, tt.gid)
 			}
 			if got.Trusted() != tt.trusted {
@@ -96,11 +98,12 @@ func TestWhoIsTrusted(t *testing.T) {
 		c    Caller
 		want bool
 	}{
-		{Caller{0, 12345}, true},
-		{Caller{uid, 12345}, true},
-		{Caller{54321, gid}, true},
-		{Caller{54321, 12345}, false},
-		{Caller{54321, -1}, false},
+		{Caller{UID: 0, GID: 12345}, true},
+		{Caller{UID: uid, GID: 12345}, true},
+		{Caller{UID: 54321, GID: gid}, true},
+		{Caller{UID: 54321, GID: 12345, Member: true}, true},
+		{Caller{UID: 54321, GID: 12345}, false},
+		{Caller{UID: 54321, GID: -1}, false},
 	} {
 		if got := tt.c.Trusted(); got != tt.want {
 			t.Errorf("%+v: got %v, want %v", tt.c, got, tt.want)

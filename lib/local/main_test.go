@@ -14,10 +14,11 @@ import (
 
 // The variables with which a test starts this program again.
 const (
-	dialPath = "LOCAL_TEST_DIAL"
-	dialUID  = "LOCAL_TEST_UID"
-	dialGID  = "LOCAL_TEST_GID"
-	killDir  = "LOCAL_TEST_KILL"
+	dialPath   = "LOCAL_TEST_DIAL"
+	dialUID    = "LOCAL_TEST_UID"
+	dialGID    = "LOCAL_TEST_GID"
+	dialGroups = "LOCAL_TEST_GROUPS" // how many others it is in, the last of which is 0
+	killDir    = "LOCAL_TEST_KILL"
 )
 
 // TestMain lets the test program be another process: one of another user that
@@ -42,7 +43,15 @@ func dialAs(path string) int {
 	if text := os.Getenv(dialUID); text != "" {
 		uid, _ := strconv.Atoi(text)
 		gid, _ := strconv.Atoi(os.Getenv(dialGID))
-		for _, err := range []error{syscall.Setgroups(nil), syscall.Setgid(gid), syscall.Setuid(uid)} {
+		n, _ := strconv.Atoi(os.Getenv(dialGroups))
+		var groups []int
+		for i := range n {
+			groups = append(groups, 70000+i)
+		}
+		if n > 0 {
+			groups[n-1] = 0
+		}
+		for _, err := range []error{syscall.Setgroups(groups), syscall.Setgid(gid), syscall.Setuid(uid)} {
 			if err != nil {
 				fmt.Println(err)
 				return 1

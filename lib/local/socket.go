@@ -191,10 +191,11 @@ func (l *Listener) accept(ctx context.Context, each func(c *net.UnixConn)) {
 // Caller is who is at the other end of a connection.
 type Caller struct {
 	UID, GID int
+	Member   bool // this process's group is one of the caller's others
 }
 
-// Trusted reports whether the caller is root, or has this process's user or
-// group.
+// Trusted reports whether the caller is root, has this process's user or group,
+// or is a member of that group.
 func (c Caller) Trusted() bool {
-	return c.UID == 0 || c.UID == os.Geteuid() || c.GID == os.Getegid()
+	return c.UID == 0 || c.UID == os.Geteuid() || c.GID == os.Getegid() || c.Member
 }
