@@ -93,7 +93,9 @@ func TestAReceiverThatDoesNotReadHoldsLittle(t *testing.T) {
 func TestWhatWaitsAtAReconnectionIsNotDropped(t *testing.T) {
 	// The queue of the type is full at the receiving end when the connection
 	// is new and nothing is known of the other end.
-	const limit = 64 << 10
+	// They fill the far queue, and no more than half of the near one: a sender that
+	// found that full waits until it is half empty.
+	const limit, many = 64 << 10, 80
 	for _, down := range []bool{false, true} {
 		name := map[bool]string{false: "up", true: "down"}[down]
 		t.Run(name, func(t *testing.T) {
@@ -103,9 +105,9 @@ func TestWhatWaitsAtAReconnectionIsNotDropped(t *testing.T) {
 			if down {
 				from, to, peer = s, c, "c1"
 			}
-			list := padded(0, 1000)
+			list := padded(0, many)
 			sent := make(chan error, 1)
-			go func() { sent <- from.try(t, "any", peer, list[:100]...) }()
+			go func() { sent <- from.try(t, "any", peer, list...) }()
 			eventually(t, "the far queue is full", func() bool { return to.inbox["any"].Stats().Bytes > limit-4096 })
 			if err := <-sent; err != nil {
 				t.Fatal(err)
@@ -122,9 +124,9 @@ func TestWhatWaitsAtAReconnectionIsNotDropped(t *testing.T) {
 			seen := 0
 			eventually(t, "all have arrived", func() bool {
 				seen = len(firsts(in.all()))
-				return seen == 100
+				return seen == many
 			})
-			inOrder(t, firsts(in.all()), 100)
+			inOrder(t, firsts(in.all()), many)
 			for _, n := range []*node{s, c} {
 				if strings.Contains(n.log.String(), "dropped") {
 					t.Errorf("%s dropped something", n.ID())
