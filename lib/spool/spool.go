@@ -97,6 +97,7 @@ type Log struct {
 	// view has something.
 	shared   bool
 	views    []*View
+	byName   map[string]*View
 	lastView uint64  // the highest number of a view ever
 	turn     uint64  // of Share
 	changed  []*View // to be written

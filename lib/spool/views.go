@@ -54,8 +54,7 @@ func (l *Log) View(name string, quota *Quota) *View {
 	defer l.mu.Unlock()
 	v := l.view(name)
 	if v == nil {
-		l.views = append(l.views, &View{l: l, name: name})
-		v = l.views[len(l.views)-1]
+		v = l.addView(name)
 		l.lastView++
 		v.number = l.lastView
 	}
@@ -69,11 +68,17 @@ func (l *Log) View(name string, quota *Quota) *View {
 	return v
 }
 
-func (l *Log) view(name string) *View {
-	if i := slices.IndexFunc(l.views, func(v *View) bool { return v.name == name }); i >= 0 {
-		return l.views[i]
+// view returns the view of that name, nil if there is none.
+func (l *Log) view(name string) *View { return l.byName[name] }
+
+// addView adds a view without a number.
+func (l *Log) addView(name string) *View {
+	v := &View{l: l, name: name}
+	if l.byName == nil {
+		l.byName = map[string]*View{}
 	}
-	return nil
+	l.views, l.byName[name] = append(l.views, v), v
+	return v
 }
 
 // Views returns the names of all views.
@@ -361,6 +366,7 @@ func (l *Log) end(v *View) {
 		}
 	}
 	v.holds, v.waiting = nil, 0
+	delete(l.byName, v.name)
 	l.views = slices.DeleteFunc(l.views, func(w *View) bool { return w == v })
 }
 
@@ -475,8 +481,7 @@ func (l *Log) readViews(b []byte) {
 		}
 		there[name] = true
 		if v == nil {
-			v = &View{l: l, name: name}
-			l.views = append(l.views, v)
+			v = l.addView(name)
 			if l.guessing && b[0] == allViews && l.valid > 0 {
 				// The oldest segment does not say who was there: better to give
 				// those who were later what may not be for them than to lose it.
