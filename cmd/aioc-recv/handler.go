@@ -445,6 +445,9 @@ func environment(own []string, t api.Target) []string {
 	env := make([]string, 0, len(own)+len(facts)+3)
 next:
 	for _, e := range own {
+		if t.ConfigFile != "" && t.Dir == "" && strings.HasPrefix(e, "AIOC_DIR=") {
+			continue // it would go before the directory in the file
+		}
 		for _, f := range facts {
 			if strings.HasPrefix(e, f+"=") {
 				continue next
