@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Limits of the commander socket.
+// Limits of calls, the last two on the commander socket.
 const (
-	maxCommand  = 1 << 20          // bytes of a command
+	maxCommand  = 1 << 20          // bytes of a command, or of its arguments
 	maxReply    = 64 << 20         // bytes of a reply
 	bodyTimeout = 10 * time.Second // for a command, which a tool sends at once
 )

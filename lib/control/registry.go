@@ -157,7 +157,10 @@ func (r *Registry) Command(name string) (Command, bool) {
 func (r *Registry) Call(ctx context.Context, name string, kwargs json.RawMessage) (any, error) {
 	c, ok := r.Command(name)
 	if !ok {
-		return nil, fmt.Errorf("%w %q", ErrUnknown, name)
+		return nil, fmt.Errorf("%w %q", ErrUnknown, short(name))
+	}
+	if len(kwargs) > maxCommand {
+		return nil, fmt.Errorf("%w: %s: arguments of %d bytes, at most %d", ErrArgument, c.Name, len(kwargs), maxCommand)
 	}
 	given := map[string]any{}
 	if len(kwargs) > 0 && string(kwargs) != "null" {
@@ -181,9 +184,18 @@ func (r *Registry) Call(ctx context.Context, name string, kwargs json.RawMessage
 		args[a.Name] = v
 	}
 	for name := range given {
-		return nil, fmt.Errorf("%w: %s has no argument %q", ErrArgument, c.Name, name)
+		return nil, fmt.Errorf("%w: %s has no argument %q", ErrArgument, c.Name, short(name))
 	}
 	return c.Run(ctx, args)
+}
+
+// short cuts a name that somebody made up to what an error has room for.
+func short(name string) string {
+	const most = 200
+	if len(name) <= most {
+		return name
+	}
+	return strings.ToValidUTF8(name[:most], "") + "..."
 }
 
 // check returns a JSON value as the type that Args has for the kind.

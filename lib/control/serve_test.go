@@ -241,6 +241,23 @@ func TestWhatIsAnswered(t *testing.T) {
 	}
 }
 
+func TestNamesThatAreMadeUpAreShortInErrors(t *testing.T) {
+	long := strings.Repeat("é\x1b", 10_000)
+	args, err := json.Marshal(map[string]int{long: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		kwargs json.RawMessage
+		want   error
+	}{{long, nil, ErrUnknown}, {"plain", args, ErrArgument}, {"plain", json.RawMessage(strings.Repeat(" ", maxCommand+1) + "{}"), ErrArgument}} {
+		if _, err := echo().Call(t.Context(), tt.name, tt.kwargs); !errors.Is(err, tt.want) || len(err.Error()) > 2000 {
+			t.Errorf("%.20q: got an error of %d bytes, %.100v", tt.name, len(fmt.Sprint(err)), err)
+		}
+	}
+}
+
 func TestWhatIsNoCommand(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
