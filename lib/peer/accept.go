@@ -94,7 +94,9 @@ func bind(ctx context.Context, o Options) (net.Listener, error) {
 	err = bare(err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("another program listens there: stop it or choose another server_sockaddr: %w", err)
+		// The system keeps the ends of connections for a minute, and the address with
+		// them if it belongs to the original's server, which does not share it.
+		return nil, fmt.Errorf("another program listens there, or did a minute ago: stop it and wait, or choose another server_sockaddr: %w", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("this host has no such address: set server_sockaddr to one of its own, or to 0.0.0.0 for all: %w", err)
 	case errors.Is(err, os.ErrPermission):

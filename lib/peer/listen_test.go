@@ -24,7 +24,7 @@ func TestListenSaysWhatToDo(t *testing.T) {
 		text string
 		is   error
 	}{
-		{"in use", config.Addr{Host: "127.0.0.1", Port: taken.Addr().(*net.TCPAddr).Port}, "another program listens there: stop it or choose", syscall.EADDRINUSE},
+		{"in use", config.Addr{Host: "127.0.0.1", Port: taken.Addr().(*net.TCPAddr).Port}, "another program listens there, or did a minute ago: stop it and wait, or choose", syscall.EADDRINUSE},
 		{"not ours", config.Addr{Host: "192.0.2.1"}, "this host has no such address", syscall.EADDRNOTAVAIL},
 		{"not ours, IPv6", config.Addr{Host: "2001:db8::1"}, "listen on [2001:db8::1]:0", nil},
 		{"no such name", config.Addr{Host: "no..host"}, "listen on no..host:0", nil},
