@@ -168,6 +168,9 @@ func TestTheEndOfALinkDoesNotTakeTheSubscriptionsOfTheNext(t *testing.T) {
 	s := server(t, isBroker)
 	c := s.client(t, "c1", subscribes("a"))
 	s.subscribed(t, "a", 1)
+	in := s.receive(t, api.ReceiveOptions{})
+	c.send(t, "any", "", "after the subscription")
+	in.wait(t, 1) // so the server is done with what came before, and saves nothing more
 	old := s.box("c1", false).current()
 	s.saving.Lock() // as if the disk were slow: the end of the link waits here
 	c.box("", false).current().l.Close(nil)
