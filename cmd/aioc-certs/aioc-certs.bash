@@ -21,7 +21,11 @@ _aioc_certs() {
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W '-ca -connector -days -dir -h -json -key -next -v -version' -- "$cur")
 	else
-		mapfile -t COMPREPLY < <(compgen -W 'create list show fingerprint check pack renew delete replace-server revert-server' -- "$cur")
+		local word commands='create list show fingerprint check pack renew delete replace-server revert-server'
+		for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+			[[ " $commands " != *" $word "* ]] || return
+		done
+		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
 	fi
 }
 complete -o default -F _aioc_certs aioc-certs

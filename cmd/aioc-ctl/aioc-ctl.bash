@@ -21,7 +21,11 @@ _aioc_ctl() {
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W '-all -config -connector -dir -frames -h -hard -id -interval -ip -json -n -timeout -type -version -yes' -- "$cur")
 	else
-		mapfile -t COMPREPLY < <(compgen -W 'list status health peers queues stats metrics top ping disconnect blacklist whitelist explain delete-certificate delete-token reload-tokens ignore-traffic log-level subscriptions subscribe purge dead spool start stop restart reload shutdown show config' -- "$cur")
+		local word commands='list status health peers queues stats metrics top ping disconnect blacklist whitelist explain delete-certificate delete-token reload-tokens ignore-traffic log-level subscriptions subscribe purge dead spool start stop restart reload shutdown show config'
+		for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+			[[ " $commands " != *" $word "* ]] || return
+		done
+		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
 	fi
 }
 complete -o default -F _aioc_ctl aioc-ctl

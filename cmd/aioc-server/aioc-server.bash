@@ -14,7 +14,15 @@ _aioc_server() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
-	-addr | -grace | -log | -set | -tls)
+	-log)
+		mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
+		return
+		;;
+	-tls)
+		mapfile -t COMPREPLY < <(compgen -W 'certs ca token anonymous off' -- "$cur")
+		return
+		;;
+	-addr | -grace | -set)
 		return
 		;;
 	esac

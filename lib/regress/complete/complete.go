@@ -25,7 +25,9 @@ var (
 	flagLine = regexp.MustCompile(`^  -(\S+)(?: ([A-Z][A-Z0-9=:,.|]*))?\s{2,}(\S.*)$`)
 	// A synopsis such as "aioc-certs list [DIR]" names a command.
 	synopsisLine = regexp.MustCompile(`(?m)^(?:usage:|      ) aioc-[a-z]+ ([a-z][a-z-]+)(?: |$)`)
-	commandLine  = regexp.MustCompile(`^  ([a-z][a-z-]*)(?: .*?)?(?:\s{2,}(\S.*))?$`)
+	// A help text such as "format of the log: text or json" names all values.
+	valuesText  = regexp.MustCompile(`: ((?:[a-z]+, )*[a-z]+ or [a-z]+)(?: \(|$)`)
+	commandLine = regexp.MustCompile(`^  ([a-z][a-z-]*)(?: .*?)?(?:\s{2,}(\S.*))?$`)
 )
 
 // read reads a usage text.
@@ -71,8 +73,18 @@ func (w word) kind() string {
 	return ""
 }
 
+// values are all that the argument of a flag can be, none if that is not known.
+func (w word) values() []string {
+	m := valuesText.FindStringSubmatch(w.help)
+	if m == nil || w.arg != "MODE" && w.arg != "FORMAT" {
+		return nil
+	}
+	return strings.Fields(strings.NewReplacer(",", "", " or ", " ").Replace(m[1]))
+}
+
 func (p program) bash() string {
 	var files, dirs, others, words []string
+	var chosen []word
 	for _, f := range p.flags {
 		words = append(words, "-"+f.name)
 		switch {
@@ -81,6 +93,8 @@ func (p program) bash() string {
 			files = append(files, "-"+f.name)
 		case f.kind() == "dirs":
 			dirs = append(dirs, "-"+f.name)
+		case f.values() != nil:
+			chosen = append(chosen, f)
 		default:
 			others = append(others, "-"+f.name)
 		}
@@ -95,6 +109,9 @@ func (p program) bash() string {
 	}
 	branch(files, "compopt -o filenames\n\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n\t\t")
 	branch(dirs, "compopt -o filenames\n\t\tmapfile -t COMPREPLY < <(compgen -d -- \"$cur\")\n\t\t")
+	for _, f := range chosen {
+		branch([]string{"-" + f.name}, fmt.Sprintf("mapfile -t COMPREPLY < <(compgen -W '%s' -- \"$cur\")\n\t\t", strings.Join(f.values(), " ")))
+	}
 	branch(others, "")
 	fmt.Fprintf(&b, "\tesac\n\tif [[ $cur == -* ]]; then\n\t\tmapfile -t COMPREPLY < <(compgen -W '%s' -- \"$cur\")\n", strings.Join(words, " "))
 	if len(p.commands) > 0 {
@@ -102,7 +119,9 @@ func (p program) bash() string {
 		for _, c := range p.commands {
 			names = append(names, c.name)
 		}
-		fmt.Fprintf(&b, "\telse\n\t\tmapfile -t COMPREPLY < <(compgen -W '%s' -- \"$cur\")\n", strings.Join(names, " "))
+		// The second word is an argument of the command.
+		fmt.Fprintf(&b, "\telse\n\t\tlocal word commands='%s'\n\t\tfor word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n\t\t\t[[ \" $commands \" != *\" $word \"* ]] || return\n\t\tdone\n"+
+			"\t\tmapfile -t COMPREPLY < <(compgen -W \"$commands\" -- \"$cur\")\n", strings.Join(names, " "))
 	} else if p.file {
 		b.WriteString("\telse\n\t\tcompopt -o filenames\n\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n")
 	}
@@ -122,6 +141,8 @@ func (p program) zsh() string {
 			b.WriteString(":" + f.arg + ":_files")
 		case f.kind() == "dirs":
 			b.WriteString(":" + f.arg + ":_files -/")
+		case f.values() != nil:
+			b.WriteString(":" + f.arg + ":(" + strings.Join(f.values(), " ") + ")")
 		default:
 			b.WriteString(":" + quote.Replace(f.arg) + ": ")
 		}
@@ -155,6 +176,8 @@ func (p program) fish() string {
 			arg = " -r -F"
 		case f.kind() == "dirs":
 			arg = " -x -a '(__fish_complete_directories)'"
+		case f.values() != nil:
+			arg = " -x -a '" + strings.Join(f.values(), " ") + "'"
 		default:
 			arg = " -x"
 		}
