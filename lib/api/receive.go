@@ -178,7 +178,9 @@ func (r *Receiver) Done(n uint64, err error) {
 func (r *Receiver) enough() {
 	if r.o.Count > 0 && r.done >= r.o.Count && !r.over {
 		r.finish(nil)
-		r.l.Finish() // the acknowledgements go out first
+		if r.batch == 0 {
+			r.l.Finish() // the acknowledgements go out first
+		}
 	}
 }
 
@@ -249,22 +251,28 @@ func (a *arrivals) Flush() error {
 	r := (*Receiver)(a)
 	r.mu.Lock()
 	n, over, l := r.batch, r.over, r.l
-	r.batch = 0
 	r.mu.Unlock()
-	if n == 0 || over {
+	if n == 0 || over && !r.o.Manual {
 		return nil
 	}
-	if err := r.o.Flush(); err != nil {
-		return r.failed(err)
+	if !over {
+		if err := r.o.Flush(); err != nil {
+			return r.failed(err)
+		}
 	}
-	if r.o.Manual {
-		return nil
-	}
+	// What Done has settled in the meantime is acknowledged from here on: until
+	// now the link could not, and an end would have lost it.
 	l.Acknowledge()
 	r.mu.Lock()
-	r.done += n
-	r.enough()
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.batch = 0
+	switch {
+	case !r.o.Manual:
+		r.done += n
+		r.enough()
+	case r.over:
+		l.Finish()
+	}
 	return nil
 }
 
