@@ -164,7 +164,8 @@ func (p *party) result() error {
 type stranger struct {
 	t *testing.T
 	net.Conn
-	r *wire.Reader
+	r     *wire.Reader
+	early [][2]string // headers and data that came during announce
 }
 
 // dial calls a chat as the original does.
@@ -176,7 +177,7 @@ func dial(t *testing.T, port int) *stranger {
 	}
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(patience))
-	s := &stranger{t, c, wire.NewReader(c, wire.MaxFrame)}
+	s := &stranger{t: t, Conn: c, r: wire.NewReader(c, wire.MaxFrame)}
 	s.send(`{"message_type": "_handshake_ssl", "source_id": "chat_client"}`, "hello", nil)
 	return s
 }
@@ -202,9 +203,15 @@ func (s *stranger) announce() {
 	s.send(announcement, "", nil)
 	// They come in either order.
 	for answer, hello := false, false; !answer || !hello; {
-		header, _ := s.receive("")
-		answer = answer || strings.Contains(header, `"response_id": "aioc"`)
-		hello = hello || strings.Contains(header, `"chat": "hello"`)
+		header, data := s.next("announcement")
+		switch {
+		case strings.Contains(header, `"response_id": "aioc"`):
+			answer = true
+		case strings.Contains(header, `"chat": "hello"`):
+			hello = true
+		default: // what it sends of its own accord may come before the answer
+			s.early = append(s.early, [2]string{header, data})
+		}
 	}
 }
 
@@ -219,12 +226,24 @@ func (s *stranger) op(op string, id int, data string) {
 func (s *stranger) receive(text string) (header, data string) {
 	s.t.Helper()
 	for {
-		var f wire.Frame
-		if err := s.r.Next(&f); err != nil {
-			s.t.Fatalf("waiting for %s: %v", text, err)
+		if len(s.early) > 0 {
+			header, data = s.early[0][0], s.early[0][1]
+			s.early = s.early[1:]
+		} else {
+			header, data = s.next(text)
 		}
-		if strings.Contains(string(f.Header.Raw), text) {
-			return string(f.Header.Raw), string(f.Data)
+		if strings.Contains(header, text) {
+			return header, data
 		}
 	}
+}
+
+// next reads a frame, while waiting for something.
+func (s *stranger) next(something string) (header, data string) {
+	s.t.Helper()
+	var f wire.Frame
+	if err := s.r.Next(&f); err != nil {
+		s.t.Fatalf("waiting for %s: %v", something, err)
+	}
+	return string(f.Header.Raw), string(f.Data)
 }
