@@ -9,7 +9,7 @@
 //
 //	0000000007.log        segment 7
 //	0000000007.ack        acknowledgements and notes of its records
-//	0000000003.log.bad    a segment with a damaged record, kept for a human
+//	0000000003.log.bad    a damaged segment of which all is done, kept for a human
 //
 // All numbers are little-endian. The header is written twice, at 0 and at 512:
 //
@@ -45,6 +45,10 @@
 // costs no search for the next record, and damage in a header only one. The
 // key, which never leaves the directory, is in the checksums so that bytes
 // within a message cannot pose as a record to that search.
+//
+// Where all headers of a log are lost the key follows from the checksums of a
+// record that is intact, which is looked for at 1024 only: elsewhere it may be
+// bytes within a message.
 //
 // What recovery relies on:
 //

@@ -49,6 +49,9 @@ type found struct {
 	name   string
 	header segmentHeader
 	whole  bool // a copy of the header is intact
+	half   bool // and only one
+	torn   bool // neither, in the newest segment, which may have been cut while it was made
+	noKey  bool // nothing says the key of the log
 	size   int64
 	acks   bool // there is a file of acknowledgements
 	limit  uint64
@@ -187,13 +190,44 @@ func (l *Log) list(rec *Recovered) ([]*found, error) {
 		}
 	}
 	if !known {
-		// Without a header there is no key, and without the key no record:
-		// this log was cut off while it was made, or nothing of it is left.
-		for _, f := range all {
-			f.limit = 0
-		}
+		return all, l.withoutKey(all)
 	}
 	return all, nil
+}
+
+// withoutKey looks for the key of a log without a header, without which there is
+// no record. If none is found this log was cut off while it was made, or nothing
+// of it can be read.
+func (l *Log) withoutKey(all []*found) error {
+	for _, f := range all {
+		key, ok, err := l.lostKey(f)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if ok {
+			l.key = key
+			for _, f := range all {
+				f.seg.key = key
+			}
+			return nil
+		}
+	}
+	for _, f := range all {
+		f.limit, f.noKey = 0, true
+	}
+	return nil
+}
+
+// lostKey is findKey for a file.
+func (l *Log) lostKey(f *found) (key uint64, ok bool, err error) {
+	file, err := l.fs.Open(f.name)
+	if err != nil {
+		return 0, false, err
+	}
+	defer file.Close()
+	s := scanner{r: file, size: f.size, window: window}
+	key, ok = findKey(&s, f.seg.number)
+	return key, ok, s.err
 }
 
 // readHeader reads the header of a segment from either copy.
@@ -221,8 +255,10 @@ func (l *Log) readHeader(f *found, rec *Recovered, newest bool) error {
 		}
 	}
 	if !f.whole && newest {
-		bad = []hole{{0, min(f.size, segmentHead), Torn}} // while it was made
+		f.torn = true // load says what that means
+		return nil
 	}
+	f.half = f.whole && len(bad) > 0
 	for _, h := range bad {
 		rec.damage(f.name, h)
 	}
@@ -258,11 +294,25 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 	if gap && !f.whole && synced == 0 {
 		cut = 0
 	}
+	// A header that is missing is what a crash leaves while a segment is made,
+	// unless something in it was durable; without a key nobody can tell.
+	lost := !f.whole && (!f.torn || synced > 0 || f.noKey && len(holes) > 0)
+	if f.torn {
+		why := Torn
+		if lost {
+			why = Damaged
+		}
+		rec.damage(f.name, hole{0, min(f.size, segmentHead), why})
+	}
+	seg.damaged = f.half || lost && len(entries)+len(holes) > 0
 	for _, h := range holes {
+		if f.noKey {
+			h.why = Damaged
+		}
 		if gap && h.off >= synced && h.off < cut {
 			cut = h.off
 		}
-		if h.off <= cut || h.why != Damaged {
+		if h.off <= cut || h.why != Damaged || f.noKey {
 			rec.damage(f.name, h)
 			seg.damaged = seg.damaged || h.why != Torn
 		}
