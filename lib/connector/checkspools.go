@@ -118,13 +118,13 @@ func (r *SpoolReport) checkLog(dir string, left *int64) error {
 	}
 	r.Waiting += found.Waiting
 	// A torn end is what any crash leaves, and nobody was told that it was kept.
-	bad := slices.DeleteFunc(found.Damage, func(d spool.Damage) bool { return d.Kind == spool.Torn || d.Kind == spool.Dropped })
+	bad := slices.DeleteFunc(found.Damage, spool.Damage.OfCrash)
 	if len(bad) > 0 {
 		more := ""
 		if n := len(bad) - 1; n > 0 {
 			more = fmt.Sprintf(" and %d more", n)
 		}
-		r.Warnings = append(r.Warnings, fmt.Sprintf("damage in what is kept on disk: %v%s: a start steps over it; aioc-ctl spool verify shows all", bad[0], more))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("damage in what is kept on disk: %v%s: a start takes what is intact and keeps damaged segments, as .log.bad; aioc-ctl spool verify shows all", bad[0], more))
 	}
 	return nil
 }

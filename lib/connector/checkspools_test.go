@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"aioc/lib/api"
 	"aioc/lib/durable"
 )
 
@@ -69,6 +70,31 @@ func TestWhatIsKeptOnDiskIsChecked(t *testing.T) {
 	r, err = CheckSpools(s.cfg)
 	if len(r.Warnings) != 2 || !strings.Contains(r.Warnings[0], `"old"`) || !strings.Contains(r.Warnings[1], logs[0]) || r.Waiting != 24 || err != nil {
 		t.Errorf("with damage: got %+v, %v", r, err)
+	}
+
+	// Nor is a header that is gone taken for what a crash left: a start reads the
+	// rest, and health says what becomes of the file.
+	clear(text[:1024])
+	if err := os.WriteFile(logs[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err = CheckSpools(s.cfg)
+	if len(r.Warnings) != 2 || !strings.Contains(r.Warnings[1], logs[0]) || r.Waiting != 24 || err != nil {
+		t.Errorf("without a header: got %+v, %v", r, err)
+	}
+	s = s.again(t)
+	if p := strings.Join(s.problems(), "\n"); !strings.Contains(p, "damage") || !strings.Contains(p, ".bad") {
+		t.Errorf("health: got %q", p)
+	}
+	s.client(t, "c1", types("d")).receive(t, api.ReceiveOptions{}).wait(t, 19)
+	eventually(t, "the damaged segment is kept", func() bool {
+		_, err := os.Stat(logs[0] + ".bad")
+		return err == nil
+	})
+	s.halt(t)
+	dir = s.paths.SpoolType(s.paths.SpoolTo("c2"), "d")
+	if logs, err = filepath.Glob(dir + "/*.log"); err != nil || len(logs) == 0 {
+		t.Fatal(logs, err)
 	}
 
 	// What a start would refuse.

@@ -275,7 +275,7 @@ func (c *Connector) problems() []string {
 	}
 	list = append(list, c.diskProblems()...)
 	if n := c.counts.snapshot()["disk: damage found"]; n > 0 {
-		list = append(list, "there was damage in what is kept on disk when it was opened, see the log: the damaged files are kept, with .bad behind their names")
+		list = append(list, "there was damage in what is kept on disk when it was opened, see the log: a damaged segment is kept, with .bad behind its name, when what is intact in it is done")
 	}
 	return list
 }

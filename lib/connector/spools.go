@@ -54,7 +54,11 @@ func (s *shelf) open(messageType string, o spool.Options) (*spool.Log, error) {
 		return nil, err
 	}
 	for _, d := range found.Damage {
-		s.c.counts.add("disk: damage found", 1)
+		what := "disk: damage found"
+		if d.OfCrash() {
+			what = "disk: cut by a crash" // no cause for alarm
+		}
+		s.c.counts.add(what, 1)
 		s.c.log.Warn("damage in what is kept on disk", "peer", s.peer, "type", messageType, "dir", dir, "what", fmt.Sprint(d))
 	}
 	return log, nil

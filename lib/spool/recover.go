@@ -27,6 +27,9 @@ type Damage struct {
 	Kind   Kind
 }
 
+// OfCrash tells whether it is what any crash may leave: a write that was cut.
+func (d Damage) OfCrash() bool { return d.Kind == Torn || d.Kind == Dropped }
+
 func (d Damage) String() string {
 	return fmt.Sprintf("%s: %d bytes at %d: %s", d.File, d.Bytes, d.Offset, d.Kind)
 }
