@@ -42,12 +42,17 @@ func (o *outgoing) transfer(ctx context.Context, p *peerLink) (sum string, err e
 		switch {
 		case errors.As(err, &why) && why.Reason == "full":
 			o.c.fileFailed("file waits: no room at the receiver", err, o.b.name, string(o.f.Header.Type))
+			over := make(chan struct{})
+			timer := time.AfterFunc(fullPause, func() { close(over) })
+			err := o.rest(ctx, over, p.l.Done())
+			timer.Stop()
+			if err != nil {
+				return "", err
+			}
 			select {
-			case <-time.After(fullPause):
 			case <-p.l.Done():
 				return "", errLinkDown
-			case <-ctx.Done():
-				return "", ctx.Err()
+			default:
 			}
 		case err == errDamaged:
 			if restarts++; restarts > maxRestarts {

@@ -151,7 +151,18 @@ func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 	defer t.Close() // what was not sent goes back
 	for {
 		var batch wire.Batch
+		t.Watch() // a put, or that all was discarded, ends the wait for the peer
 		b.mu.Lock()
+		// While the peer is away all wait in the queue, where a purge finds them.
+		if up := b.up; b.link == nil && b.files.Len() > 0 && ctx.Err() == nil {
+			b.mu.Unlock()
+			select {
+			case <-up:
+			case <-some:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		n := t.Take(&batch, 1, 1)
 		if n == 0 && b.files.Len() > 0 && ctx.Err() == nil { // on its way from, or to, the disk
 			b.mu.Unlock()
@@ -168,7 +179,7 @@ func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 		}
 		b.mu.Unlock()
 		id, err := c.sendFile(ctx, b, batch.Spans[0])
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !errors.Is(err, queue.ErrPurged) {
 			b.mu.Lock()
 			b.sending = false
 			b.mu.Unlock()
@@ -199,6 +210,8 @@ type outgoing struct {
 	acked   int64
 	done    bool
 	refused *transfer.Error
+	resting bool          // nothing is on its way: see rest
+	purged  chan struct{} // closed when it was discarded meanwhile
 
 	unstored *transfer.Error // it came with the message that put has sent
 }
@@ -211,7 +224,9 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id s
 	if err != nil {
 		return "", err
 	}
-	o := &outgoing{c: c, b: b, f: f, caller: parseCaller(f.Header.Field("file_caller")), changed: make(chan struct{}, 1)}
+	o := &outgoing{c: c, b: b, f: f, caller: parseCaller(f.Header.Field("file_caller")), changed: make(chan struct{}, 1), purged: make(chan struct{})}
+	b.leaving.Store(o)
+	defer b.leaving.Store(nil)
 	o.id, _ = wire.Text(f.Header.Field("file_id"))
 	o.file, err = transfer.Parse(f.Header.WithFile)
 	o.header = wire.AppendEdited(nil, f.Header.Raw, wire.Edit{Key: "file_caller"}, wire.Edit{Key: "file_id"}, wire.Edit{Key: "file_copy"}, wire.Edit{Key: "file_shared"})
@@ -341,12 +356,57 @@ func (o *outgoing) peer(ctx context.Context) (*peerLink, error) {
 			}
 			continue
 		}
-		select {
-		case <-o.b.whenUp():
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := o.rest(ctx, o.b.whenUp(), nil); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// rest waits until a or b is closed. Meanwhile the message can be discarded: it
+// returns queue.ErrPurged then.
+func (o *outgoing) rest(ctx context.Context, a, b <-chan struct{}) (err error) {
+	o.mu.Lock()
+	o.resting = true
+	o.mu.Unlock()
+	select {
+	case <-a:
+	case <-b:
+	case <-o.purged:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.resting = false
+	if o.gone() {
+		return queue.ErrPurged
+	}
+	return err
+}
+
+// gone reports whether the message was discarded. o.mu is held.
+func (o *outgoing) gone() bool {
+	select {
+	case <-o.purged:
+		return true
+	default:
+		return false
+	}
+}
+
+// purge discards the message if it is one of those on disk and nothing of it is
+// on its way, and reports whether it did.
+func (o *outgoing) purge() bool {
+	if !o.c.durableSend(string(o.f.Header.Type)) {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.resting || o.gone() {
+		return false
+	}
+	close(o.purged)
+	return true
 }
 
 // embed sends a small file inside its message.
@@ -502,11 +562,9 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 		}
 		room := make(chan struct{})
 		forget := o.b.q.OnRoom(typ, len(frame), func() { close(room) })
-		select {
-		case <-room:
-		case <-ctx.Done():
+		if err := o.rest(ctx, room, nil); err != nil {
 			forget()
-			return ctx.Err()
+			return err
 		}
 	}
 	select {

@@ -219,12 +219,12 @@ func TestCopiesHaveTheirBounds(t *testing.T) {
 		path, _ := makeFile(t, "f", size)
 		return c.passFile(t, api.SendOptions{}, "d", path, withFile(path, "pics", "f", true), nil, func() { os.Remove(path) })
 	}
-	// The first is in hand, and stays.
+	// While the server is away all wait.
 	first, _ := makeFile(t, "f", 5)
 	if err := c.passFile(t, api.SendOptions{}, "d", first, withFile(first, "pics", "f", true), nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is in hand", func() bool { return c.box("", false).waitingFiles().Stats().InHand == 1 })
+	eventually(t, "it waits", func() bool { return c.box("", false).waitingFiles().Stats().Waiting == 1 })
 	notTaken(t, pass(most+1), 0, "bad")
 	if err := pass(most * 2 / 3); err != nil {
 		t.Fatal(err)

@@ -184,10 +184,15 @@ func (c *Connector) purge() (did purged, err error) {
 	boxes := maps.Clone(c.boxes)
 	c.mu.Unlock()
 	for name, b := range boxes {
-		count(did.Peers, name, b.q)
+		// Those with files first: where there is room again they would go on.
 		if files := b.waitingFiles(); files != nil {
 			count(did.Peers, name, files)
 		}
+		if o := b.leaving.Load(); o != nil && o.purge() {
+			did.Peers[name]++
+			did.Discarded++
+		}
+		count(did.Peers, name, b.q)
 	}
 	for typ, q := range c.inbox {
 		count(did.Types, typ, q)

@@ -29,6 +29,7 @@ type outbox struct {
 	filesQuota *spool.Quota // of what it keeps on disk, set with files
 	sending    bool         // fileLoop runs
 
+	leaving atomic.Pointer[outgoing] // the message of files that fileLoop has in hand
 	landing atomic.Pointer[outgoing] // the file whose message is on its way
 	asking  bool                     // forget will be called once more; guarded by Connector.mu
 	madeUp  bool                     // see maxMadeUp; guarded by Connector.mu
