@@ -140,7 +140,7 @@ func (c *Connector) peekQueues(dump bool) (any, error) {
 	send := map[string]any{}
 	c.mu.Lock()
 	for name, b := range c.boxes {
-		if n := b.q.Len(); n > 0 || b.current() != nil {
+		if n := b.len(); n > 0 || b.current() != nil {
 			send[name] = n
 		}
 	}

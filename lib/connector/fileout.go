@@ -567,6 +567,8 @@ func (o *outgoing) put(ctx context.Context, withFile, content []byte) error {
 			return err
 		}
 	}
+	o.b.passed.Store(true)
+	defer o.b.passed.Store(false)
 	select {
 	case err := <-taken:
 		return err

@@ -83,3 +83,56 @@ func TestAPurgeDiscardsAMessageWhoseFileWasOnItsWay(t *testing.T) {
 		s.nothingIsLeft(t)
 	}
 }
+
+func TestMessagesWithFilesThatWaitAreCounted(t *testing.T) {
+	s := server(t, types("any", "b"), onDisk("any", "b"))
+	path, _ := makeFile(t, "f", 7)
+	for range 3 {
+		if err := s.sendFile(t, "py", withFile(path, "pics", "f", true), "data", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.send(t, "any", "py", "1")
+	s.send(t, "b", "py", "2")
+	got := stats(t, s)
+	if len(got.Peers) != 1 {
+		t.Fatalf("got %+v", got.Peers)
+	}
+	p := got.Peers[0]
+	if p.Queue.Waiting != 5 || p.Queue.InHand != 0 || p.Queue.Disk == 0 || p.Queue.Oldest == 0 || got.Disk.Bytes != p.Queue.Disk {
+		t.Errorf("got %+v, and %+v on disk", p.Queue, got.Disk)
+	}
+	if len(p.Lanes) != 2 || p.Lanes[0].Type != "any" || p.Lanes[0].Waiting != 4 || p.Lanes[1].Waiting != 1 || p.Lanes[0].Oldest == 0 {
+		t.Errorf("got %+v", p.Lanes)
+	}
+	if got, err := ask(t, s, "peek_queues", nil); err != nil || got != `{"queue_recv":0,"queue_send":{"py":5}}` {
+		t.Errorf("peek_queues: got %s, %v", got, err)
+	}
+
+	// On its way it is in hand, and counts once.
+	for _, size := range []int{7, 2 * embedMax} {
+		s := server(t, types("any"), onDisk("any"))
+		p := s.peer(t, "py")
+		s.connected(t, "py")
+		path, _ := makeFile(t, "f", size)
+		for range 2 {
+			if err := s.sendFile(t, "py", withFile(path, "pics", "f", true), "data", ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var f wire.Frame
+		for {
+			if err := p.r.Next(&f); err != nil {
+				t.Fatal(err)
+			}
+			if string(f.Header.Type) == "any" {
+				break
+			}
+		}
+		eventually(t, "one waits, one is on its way", func() bool {
+			q := stats(t, s).Peers[0].Queue
+			return q.Waiting == 1 && q.InHand == 1
+		})
+		p.Close()
+	}
+}

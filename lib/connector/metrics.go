@@ -99,7 +99,7 @@ func (c *Connector) stats() *control.Stats {
 	s.Peers = []control.PeerStats{}
 	room := maxLanes
 	for _, b := range boxes {
-		q, logs := b.q.StatsAndLogs()
+		q, logs := b.stats()
 		disk.add(logs)
 		s.Sent += q.Done
 		if len(s.Peers) == maxListed {
@@ -107,7 +107,7 @@ func (c *Connector) stats() *control.Stats {
 			continue
 		}
 		p := control.PeerStats{Name: b.name, Queue: queueStats(q, logs)}
-		lanes := laneStats(b.q, &p.Queue)
+		lanes := laneStats(b.lanes(), &p.Queue)
 		p.Lanes = lanes[:min(len(lanes), room)]
 		room -= len(p.Lanes)
 		s.LanesLeft += len(lanes) - len(p.Lanes)
@@ -123,7 +123,7 @@ func (c *Connector) stats() *control.Stats {
 		disk.add(logs)
 		s.Received += stats.Put
 		t := control.TypeStats{Type: typ, Receivers: q.Takers(), Queue: queueStats(stats, logs)}
-		laneStats(q, &t.Queue)
+		laneStats(q.Lanes(), &t.Queue)
 		s.Types = append(s.Types, t)
 	}
 	slices.SortFunc(s.Types, func(a, b control.TypeStats) int { return strings.Compare(a.Type, b.Type) })
@@ -158,10 +158,11 @@ func queueStats(q queue.Stats, logs []spool.Stats) control.QueueStats {
 	return s
 }
 
-// laneStats returns the lanes of a queue, and adds the oldest of them to what is
-// known of the whole.
-func laneStats(q *queue.Queue, whole *control.QueueStats) (all []control.LaneStats) {
-	for _, l := range q.Lanes() {
+// laneStats returns lanes by type, of which one may have two, and adds the oldest
+// of them to what is known of the whole.
+func laneStats(lanes []queue.LaneStats, whole *control.QueueStats) (all []control.LaneStats) {
+	slices.SortStableFunc(lanes, func(a, b queue.LaneStats) int { return strings.Compare(a.Type, b.Type) })
+	for _, l := range lanes {
 		one := control.LaneStats{Type: l.Type, Waiting: l.Waiting, Bytes: l.Bytes, Disk: l.DiskBytes}
 		if !l.Oldest.IsZero() {
 			one.Oldest = l.Oldest.UnixMilli()
@@ -169,7 +170,16 @@ func laneStats(q *queue.Queue, whole *control.QueueStats) (all []control.LaneSta
 				whole.Oldest = one.Oldest
 			}
 		}
-		all = append(all, one)
+		k := len(all) - 1
+		if k < 0 || all[k].Type != one.Type {
+			all = append(all, one)
+			continue
+		}
+		to := &all[k]
+		to.Waiting, to.Bytes, to.Disk = to.Waiting+one.Waiting, to.Bytes+one.Bytes, to.Disk+one.Disk
+		if to.Oldest == 0 || one.Oldest != 0 && one.Oldest < to.Oldest {
+			to.Oldest = one.Oldest
+		}
 	}
 	return all
 }
@@ -408,7 +418,7 @@ func (c *Connector) totals() (t totals) {
 	defer c.mu.Unlock()
 	t.sent = c.sentBefore
 	for _, b := range c.boxes {
-		q := b.q.Stats()
+		q, _ := b.stats()
 		t.sent += q.Done
 		t.toSend += q.Waiting + q.InHand
 	}

@@ -30,6 +30,7 @@ type outbox struct {
 	sending    bool         // fileLoop runs
 
 	leaving atomic.Pointer[outgoing] // the message of files that fileLoop has in hand
+	passed  atomic.Bool              // it is in q
 	landing atomic.Pointer[outgoing] // the file whose message is on its way
 	asking  bool                     // forget will be called once more; guarded by Connector.mu
 	madeUp  bool                     // see maxMadeUp; guarded by Connector.mu
@@ -47,6 +48,45 @@ func (c *Connector) newQueue(peer, dir string) (*queue.Queue, *spool.Quota) {
 	q := queue.New(int(cfg.MaxMemoryPerQueue), c.budget, cfg.Priorities)
 	q.Follow(c.order)
 	return q, c.keep(q, peer, cfg.PersistSend, func(typ string) string { return c.paths.SpoolType(dir, typ) })
+}
+
+// stats is what waits for the peer and is on its way to it, the messages with
+// files too. What was put and what is done counts without those whose files are
+// not over yet.
+func (b *outbox) stats() (queue.Stats, []spool.Stats) {
+	s, logs := b.q.StatsAndLogs()
+	files := b.waitingFiles()
+	if files == nil {
+		return s, logs
+	}
+	f, more := files.StatsAndLogs()
+	if b.passed.Load() {
+		f.InHand = max(0, f.InHand-1) // it is in the peer's queue too
+	}
+	s.Waiting, s.InHand = s.Waiting+f.Waiting, s.InHand+f.InHand
+	s.Bytes, s.DiskBytes = s.Bytes+f.Bytes, s.DiskBytes+f.DiskBytes
+	return s, append(logs, more...)
+}
+
+// lanes is the same by type.
+func (b *outbox) lanes() []queue.LaneStats {
+	lanes := b.q.Lanes()
+	if files := b.waitingFiles(); files != nil {
+		lanes = append(lanes, files.Lanes()...)
+	}
+	return lanes
+}
+
+// len is how many messages are not finished.
+func (b *outbox) len() int {
+	n := b.q.Len()
+	if files := b.waitingFiles(); files != nil {
+		n += files.Len()
+	}
+	if b.passed.Load() {
+		n-- // it is in both
+	}
+	return max(n, 0)
 }
 
 // current returns the link, nil while there is none.

@@ -14,6 +14,7 @@ import (
 	"aioc/lib/durable"
 	"aioc/lib/link"
 	"aioc/lib/peer"
+	"aioc/lib/spool"
 	"aioc/lib/wire"
 )
 
@@ -273,12 +274,18 @@ func (c *Connector) forget(b *outbox) {
 		return
 	}
 	_, logs := b.q.StatsAndLogs() // before they are closed
+	var fileLogs []spool.Stats
+	if files := b.waitingFiles(); files != nil {
+		_, fileLogs = files.StatsAndLogs()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.mu.Lock()
 	unused := b.link == nil && b.held == 0 && c.boxes[b.name] == b
 	if unused && b.files != nil {
 		if unused, _ = b.files.CloseIfEmpty(); unused {
+			c.diskBefore.add(fileLogs)
+			c.diskBefore.bytes = 0 // as below
 			b.files = nil
 		}
 	}
