@@ -43,6 +43,7 @@ type job struct {
 	key     jobKey
 	stderr  string // the end of what the handler wrote there
 	answer  []byte // the response that could not be sent yet, or nil
+	losses  int    // of the connector, before it came
 }
 
 // jobKey tells messages apart, but for those that are the same in all that a
@@ -105,6 +106,7 @@ type handlers struct {
 	given     int            // given up
 	postponed int            // given back, to be tried later
 	put75     map[jobKey]int // how often a handler has ended with 75
+	losses    int            // of the connector
 	ended     bool           // nothing new is begun
 }
 
@@ -119,17 +121,19 @@ func newHandlers(h *handlers) *handlers {
 	return h
 }
 
-// take puts a message into the queue. It waits while there are as many in hand
-// as there may be, which only a Python connector lets happen: the others know
-// the window.
+// take puts a message into the queue. For a Python connector, which knows no
+// window, it waits while there are as many in hand as there may be. Of the
+// others there may be more for a moment, when one was restarted while handlers
+// ran: to wait then would be not to see it go again.
 func (h *handlers) take(n uint64, f *wire.Frame) error {
 	j := newJob(n, f)
 	h.active()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for h.inHand() >= h.window() && h.ctx.Err() == nil {
+	for !h.native && h.inHand() >= h.window() && h.ctx.Err() == nil {
 		h.changed.Wait()
 	}
+	j.losses = h.losses
 	j.tries += h.put75[j.key]
 	if j.tries > 0 && h.postponed > 0 {
 		h.postponed--
@@ -137,6 +141,16 @@ func (h *handlers) take(n uint64, f *wire.Frame) error {
 	h.ready = append(h.ready, j)
 	h.begin()
 	return nil
+}
+
+// lost drops what has not been begun, since the connector has gone away: from
+// the next one it comes again, and would be done twice.
+func (h *handlers) lost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.losses++
+	h.ready = nil
+	h.changed.Broadcast()
 }
 
 // window is how many messages can be in hand. Beside those that are handled
@@ -380,7 +394,10 @@ func (h *handlers) again(j *job, err error) bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.waiting--
-		h.ready = append([]*job{j}, h.ready...) // the oldest first
+		if j.losses == h.losses {
+			h.ready = append([]*job{j}, h.ready...) // the oldest first
+		}
+		h.changed.Broadcast()
 		h.begin()
 	})
 	return false

@@ -422,6 +422,52 @@ func TestStopWaitsForHandlers(t *testing.T) {
 	})
 }
 
+func TestNothingIsBegunWhileTheConnectorIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun []uint64
+		h, done, _ := attempts(t.Context(), 1, func(j *job) error {
+			begun = append(begun, j.n)
+			time.Sleep(time.Second)
+			return nil
+		})
+		h.native = true
+		m := message(t, `{"message_type": "any"}`, "1", "")
+		h.take(1, m)
+		h.take(2, m)
+		synctest.Wait()
+		h.lost()
+		time.Sleep(time.Minute)
+		if len(begun) != 1 || h.holds() {
+			t.Errorf("begun %v, something in hand: %v; want 1 alone, and nothing", begun, h.holds())
+		}
+		h.take(3, m)
+		h.take(4, m)
+		h.finish()
+		if !slices.Equal(begun, []uint64{1, 3, 4}) || len(done) != 3 {
+			t.Errorf("begun %v, done %v", begun, done)
+		}
+	})
+}
+
+func TestAResponseThatWaitsIsDroppedWithItsConnector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, done, _ := attempts(t.Context(), 1, func(*job) error { return nil })
+		h.native = true
+		sent := 0
+		h.respond = func(api.Request, []byte) error {
+			sent++
+			return &api.NotTaken{Reason: "full", Text: "the queue is full"}
+		}
+		h.take(1, request(t, "7", "6"))
+		synctest.Wait()
+		h.lost()
+		h.finish()
+		if sent != 1 || len(done) != 0 {
+			t.Errorf("sent %d times, done %v; want once, and nothing", sent, done)
+		}
+	})
+}
+
 func TestMoreMessagesThanCanBeInHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, done, _ := attempts(t.Context(), 1, func(*job) error {

@@ -324,7 +324,7 @@ func (p *program) handle(ctx context.Context, end context.CancelCauseFunc, cl cl
 	}
 	r := cl.Receiver(api.ReceiveOptions{
 		Types: types, Window: h.window(), Count: o.count, Drain: o.drain,
-		Frame: h.take, Flush: func() error { return nil }, Manual: true,
+		Frame: h.take, Flush: func() error { return nil }, Manual: true, Lost: h.lost,
 	})
 	h.done = r.Done
 	// The receiver goes on until the last handler has ended: what that one has

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -334,6 +335,28 @@ func TestAReceiverIsToldOfARefusal(t *testing.T) {
 	err := open(t, dir).Receiver(ReceiveOptions{Frame: func(uint64, *wire.Frame) error { return nil }}).Run(within(t))
 	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "not you") {
 		t.Errorf("got %v, want %v: not you", err, ErrRefused)
+	}
+}
+
+func TestAReceiverSaysThatItsConnectorIsLost(t *testing.T) {
+	dir := newDir(t)
+	var connections, lost atomic.Int32
+	newFake(t, clientPaths(t, dir, "c1").OwnSocket, func(*link.Link, uint64, *wire.Frame) error {
+		connections.Add(1)
+		return errors.New("gone")
+	})
+	ctx, cancel := context.WithCancel(within(t))
+	defer cancel()
+	err := open(t, dir).Receiver(ReceiveOptions{
+		Frame: func(uint64, *wire.Frame) error { return nil },
+		Lost: func() {
+			if lost.Add(1) == 2 {
+				cancel()
+			}
+		},
+	}).Run(ctx)
+	if !errors.Is(err, context.Canceled) || lost.Load() != 2 || connections.Load() != 2 {
+		t.Errorf("got %v, %d losses of %d connections; want 2 of 2", err, lost.Load(), connections.Load())
 	}
 }
 

@@ -30,6 +30,11 @@ type ReceiveOptions struct {
 	Flush func() error
 	// Manual: each message is acknowledged by Done instead.
 	Manual bool
+	// Lost, if set, is called when the connection to the connector has ended,
+	// before Run waits for a new one. Messages that are not acknowledged are
+	// nobody's from here on, and come again: they are best not begun any more.
+	// It is not called for a Python connector, of which each message is ours.
+	Lost func()
 }
 
 // Receiver receives messages.
@@ -91,6 +96,9 @@ func (r *Receiver) Run(ctx context.Context) error {
 			return ctx.Err()
 		case errors.Is(err, ErrRefused):
 			return err
+		}
+		if ch != nil && r.o.Lost != nil {
+			r.o.Lost()
 		}
 		select {
 		case <-time.After(pause):
