@@ -25,7 +25,7 @@ type fake struct {
 	info api.Info
 
 	refuse         *api.NotTaken // at its index
-	lost           bool          // the connection breaks at the end
+	lost           int           // the connection breaks when all but so many are acknowledged; 0: never
 	block          bool          // takes nothing and says nothing, until closed
 	unacknowledged bool          // takes messages and acknowledges none
 	answer         func(f *fake, m sent)
@@ -135,8 +135,8 @@ func (f *fake) Finish(ctx context.Context) (int, error) {
 		return 0, ctx.Err()
 	case f.refuse != nil && n == f.refuse.Index:
 		return n, f.refuse
-	case f.lost:
-		return n - 1, api.ErrLost
+	case f.lost > 0:
+		return n - f.lost, api.ErrLost
 	}
 	return n, f.failure
 }
@@ -371,8 +371,11 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		f.refuse = &api.NotTaken{Index: index, Reason: reason, Text: text}
 		return f
 	}
-	lost := client1()
-	lost.lost = true
+	lost := func(n int) *fake {
+		f := client1()
+		f.lost = n
+		return f
+	}
 	tests := []struct {
 		name   string
 		fake   *fake
@@ -391,7 +394,11 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		{"stopped", refuse(2, "stopped", ""), "", "1 2 3", 75, "stopped"},
 		{"known only at the end", refuse(3, "away", ""), "", "1 2 3", 75, "3 messages taken, message 4 was not"},
 		{"a refusal before bad input", refuse(2, "away", ""), "", "1 2 ?", 75, "2 messages taken, message 3 was not: the peer"},
-		{"lost", lost, "", "1 2 3", 75, "2 messages taken, message 3 was not: " + api.ErrLost.Error()},
+		{"a file", refuse(0, "file", "the peer has the message, but not its file: its disk is full"), "-ack", "1", 1, "aioc-send: message 1 was taken, its file was not: its disk is full\n"},
+		{"the file of a later one", refuse(1, "file", "no"), "-ack", "1 2", 1, "1 message taken whole, message 2 was taken, its file was not: no\n"},
+		{"lost", lost(1), "", "1 2 3", 75, "2 messages known to be taken, message 3 may have been too, and may still be delivered: " + api.ErrLost.Error() + "; sent again, it may come twice, unless it has an -id\n"},
+		{"lost, with an id", lost(1), "-id x", "1 2 3", 75, "may still be delivered: " + api.ErrLost.Error() + "\n"},
+		{"lost, and the peer is asked", lost(2), "-ack", "1 2 3", 75, "1 message acknowledged by the peer, messages 2 to 3 were not, but they may have been taken here and may still be delivered: " + api.ErrLost.Error()},
 		{"not JSON", client1(), "", "1 2 ?", 65, "2 messages taken, message 3 was not: standard input, line 1, byte 5"},
 		{"not an envelope", client1(), "-envelope", `{"message_type":"any"} [1]`, 65, "1 message taken, message 2 was not: standard input, line 1: not a message: not a JSON object"},
 		{"an envelope of a wrong type", client1(), "-envelope", "{}\n\n{\"message_type\":\n\"q\"}", 77, `message 2 was not: standard input, line 3: type "q" is not one`},
@@ -447,6 +454,17 @@ func TestTimeoutWithoutAwait(t *testing.T) {
 		}
 		if took := time.Since(start); took < 10*time.Second || took > 10*time.Second+3*grace {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestTimeThatIsUpIsSaidToHaveBeenWaitedForThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := client1()
+		f.unacknowledged = true
+		got := f.run(t.Context(), strings.NewReader("1"), "-wait", "-timeout", "10s")
+		if want := "0 messages taken, message 1 was not: time is up, and the peer was away, or what waits for it"; got.status != 124 || !strings.Contains(got.stderr, want) {
+			t.Errorf("got %+v, want 124 and %q", got, want)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"aioc/lib/api"
@@ -47,8 +48,17 @@ func (p *program) report(ctx context.Context, a *awaiter, o *options, way *journ
 	}
 	if !refused && err != nil && put == 1 && way.taken() {
 		cli.Errorf(p.stderr, name, "%s: %w; the connector had taken it: if its type is durable it goes on when the connector is back", o.file.path, err)
+	} else if refused && notTaken.Reason == "file" {
+		cli.Errorf(p.stderr, name, "%s", withoutFile(taken, notTaken))
 	} else if refused {
 		p.tell(taken, notTaken.Index, reasonOf(notTaken))
+	} else if errors.Is(err, api.ErrLost) && taken < put {
+		// The connector may have gone between taking a message and saying so.
+		hint := ""
+		if o.id == "" {
+			hint = "; sent again, it may come twice, unless it has an -id"
+		}
+		cli.Errorf(p.stderr, name, "%s: %w%s", unsure(o, taken, put), err, hint)
 	} else if err != nil {
 		p.tell(taken, taken, err.Error())
 	}
@@ -69,16 +79,38 @@ func (p *program) report(ctx context.Context, a *awaiter, o *options, way *journ
 	case put == 1 && way.taken():
 		cli.Errorf(p.stderr, name, "%s", way.interrupted(o, unanswered))
 	case o.ack: // what the peer has not acknowledged may yet be on its way
-		some, them := fmt.Sprintf("messages %d to %d were", taken+1, put), "they"
-		if put == taken+1 {
-			some, them = fmt.Sprintf("message %d was", put), "it"
-		}
-		cli.Errorf(p.stderr, name, "%s acknowledged by the peer, %s not, but %s may have been taken here and may still be delivered: %w",
-			messages(taken), some, them, unanswered)
+		cli.Errorf(p.stderr, name, "%s: %w", unsure(o, taken, put), unanswered)
+	case o.wait && unanswered == errTimeout:
+		p.tell(taken, taken, "time is up, and the peer was away, or what waits for it was as much as may be (see aioc-ctl queues)")
 	default:
 		p.tell(taken, taken, unanswered.Error())
 	}
 	return status
+}
+
+// unsure says of which messages it is not known what became of them: those after
+// the first taken ones, of the put ones.
+func unsure(o *options, taken, put int) string {
+	some, were, them := fmt.Sprintf("messages %d to %d", taken+1, put), "were", "they"
+	if put == taken+1 {
+		some, were, them = fmt.Sprintf("message %d", put), "was", "it"
+	}
+	if o.ack {
+		return fmt.Sprintf("%s acknowledged by the peer, %s %s not, but %s may have been taken here and may still be delivered",
+			messages(taken), some, were, them)
+	}
+	return fmt.Sprintf("%s known to be taken, %s may have been too, and may still be delivered", messages(taken), some)
+}
+
+// withoutFile says that the peer took a message, but not its file.
+func withoutFile(taken int, n *api.NotTaken) string {
+	// What is told in other words here is cut off.
+	why := strings.TrimPrefix(reasonOf(n), "the peer has the message, but not its file: ")
+	text := fmt.Sprintf("message %d was taken, its file was not: %s", n.Index+1, why)
+	if taken > 0 {
+		text = fmt.Sprintf("%s taken whole, %s", messages(taken), text)
+	}
+	return text
 }
 
 // tell reports how many messages were taken, and that the one at index was not.
