@@ -236,6 +236,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	connect        func(context.Context, api.Target) (client, error)
+	native         bool // the connector is one of this toolkit
 }
 
 // run is the program: its arguments in, its exit status out. A signal ends ctx
@@ -262,6 +263,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	cl, err := p.connect(ctx, o.target)
 	if err == nil {
 		defer cl.Close()
+		p.native = cl.Info().Native
 		// What is read can be sent once: it is not tried whether the connector
 		// can remove the file.
 		if o.file.remove && o.input && cl.Info().Passes {

@@ -376,6 +376,8 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		f.lost = n
 		return f
 	}
+	old := lost(1)
+	old.info.Native = false
 	tests := []struct {
 		name   string
 		fake   *fake
@@ -396,7 +398,8 @@ func TestFailuresSayWhatWasTaken(t *testing.T) {
 		{"a refusal before bad input", refuse(2, "away", ""), "", "1 2 ?", 75, "2 messages taken, message 3 was not: the peer"},
 		{"a file", refuse(0, "file", "the peer has the message, but not its file: its disk is full"), "-ack", "1", 1, "aioc-send: message 1 was taken, its file was not: its disk is full\n"},
 		{"the file of a later one", refuse(1, "file", "no"), "-ack", "1 2", 1, "1 message taken whole, message 2 was taken, its file was not: no\n"},
-		{"lost", lost(1), "", "1 2 3", 75, "2 messages known to be taken, message 3 may have been too, and may still be delivered: " + api.ErrLost.Error() + "; sent again, it may come twice, unless it has an -id\n"},
+		{"lost", lost(1), "", "1 2 3", 75, "2 messages known to be taken, message 3 may have been too, and may still be delivered: " + api.ErrLost.Error() + "; sent again, it may come twice, unless it has an id (-id)\n"},
+		{"lost, a Python one, which knows no ids", old, "", "1 2 3", 75, "may still be delivered: " + api.ErrLost.Error() + "\n"},
 		{"lost, with an id", lost(1), "-id x", "1 2 3", 75, "may still be delivered: " + api.ErrLost.Error() + "\n"},
 		{"lost, and the peer is asked", lost(2), "-ack", "1 2 3", 75, "1 message acknowledged by the peer, messages 2 to 3 were not, but they may have been taken here and may still be delivered: " + api.ErrLost.Error()},
 		{"not JSON", client1(), "", "1 2 ?", 65, "2 messages taken, message 3 was not: standard input, line 1, byte 5"},

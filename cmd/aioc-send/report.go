@@ -55,8 +55,8 @@ func (p *program) report(ctx context.Context, a *awaiter, o *options, way *journ
 	} else if errors.Is(err, api.ErrLost) && taken < put {
 		// The connector may have gone between taking a message and saying so.
 		hint := ""
-		if o.id == "" {
-			hint = "; sent again, it may come twice, unless it has an -id"
+		if o.id == "" && p.native {
+			hint = "; sent again, it may come twice, unless it has an id (-id)"
 		}
 		cli.Errorf(p.stderr, name, "%s: %w%s", unsure(o, taken, put), err, hint)
 	} else if err != nil {
