@@ -385,8 +385,8 @@ func (l *lane) leave() {
 // least num. q.mu is held.
 func (l *lane) tailFrom(num uint64) int {
 	d := l.disk
-	if d.view != nil { // it has some of the numbers only
-		return int(d.view.Count(max(num, d.first)))
+	if d.view != nil { // it has some of the numbers only, and perhaps more than it knows of
+		return int(d.view.Count(max(num, d.first), d.last))
 	}
 	return int(max(d.last, num-1) - (num - 1))
 }

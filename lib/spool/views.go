@@ -48,7 +48,8 @@ const (
 
 // View returns the view of that name, which is made if there is none: with the
 // first Share for it. quota bounds what waits for it: all of each older segment of
-// which it has something, and of the newest what came since.
+// which it has something, and of the newest what came since. It takes the place of
+// the one that was given before; nil leaves that.
 func (l *Log) View(name string, quota *Quota) *View {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,13 +59,16 @@ func (l *Log) View(name string, quota *Quota) *View {
 		l.lastView++
 		v.number = l.lastView
 	}
-	if v.quota == nil {
-		v.quota = quota
-		if v.quota == nil {
-			v.quota = NewQuota(0)
-		}
-		v.quota.held(v.used)
+	switch {
+	case v.quota == nil && quota == nil:
+		quota = NewQuota(0)
+	case quota == nil || quota == v.quota:
+		return v
+	case v.quota != nil:
+		v.quota.held(-v.used)
 	}
+	v.quota = quota
+	v.quota.held(v.used)
 	return v
 }
 
@@ -386,12 +390,13 @@ func (v *View) Waiting() (n int64, first, last uint64) {
 	return v.waiting, first, last
 }
 
-// Count returns how many records wait for the view from sequence from on.
-func (v *View) Count(from uint64) (n int64) {
+// Count returns how many records from sequence from to sequence to wait for the
+// view.
+func (v *View) Count(from, to uint64) (n int64) {
 	v.l.mu.Lock()
 	defer v.l.mu.Unlock()
 	for _, h := range v.holds {
-		h.live.overlap(Range{from, math.MaxUint64}, func(r Range) { n += int64(r.Last-r.First) + 1 })
+		h.live.overlap(Range{from, to}, func(r Range) { n += int64(r.Last-r.First) + 1 })
 	}
 	return n
 }
@@ -482,9 +487,11 @@ func (l *Log) readViews(b []byte) {
 		there[name] = true
 		if v == nil {
 			v = l.addView(name)
-			if l.guessing && b[0] == allViews && l.valid > 0 {
+			v.number = number
+			if l.guessing && l.valid > 0 && (b[0] == allViews || state == viewOut) {
 				// The oldest segment does not say who was there: better to give
 				// those who were later what may not be for them than to lose it.
+				// Whose change is the first that is known of had the opposite.
 				v.spans.add(Range{1, l.valid})
 			}
 		}

@@ -1,11 +1,13 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -307,5 +309,72 @@ func TestASharedLogIsInspectedByView(t *testing.T) {
 	}
 	if _, err := Salvage(dir, t.TempDir()+"/out", "c"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The views of the oldest segment are not known then, but those of the next are.
+func TestDamageToAllThatSaysWhoTheViewsAreHidesNothing(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Durable: true, Shared: true, SegmentSize: 4000}
+	l, _, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(10) {
+		names := "abc"
+		if i > 0 { // c has not, still in the first segment
+			names = "ab"
+		}
+		share(t, l, 10*i+1, 10*i+10, 100, names)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := l.path(1, logSuffix)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[segmentHead : segmentHead+recordHead]) // one copy
+	at := segmentHead + bytes.Index(b[segmentHead:], magic)
+	clear(b[at : at+recordHead]) // and the other
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, rec, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if len(rec.Damage) == 0 {
+		t.Error("the damage is not seen")
+	}
+	checkViews(t, l, "a:1-100 b:1-100 c:1-10")
+}
+
+func TestAViewCountsForTheQuotaGivenLast(t *testing.T) {
+	l, _, err := Open(t.TempDir(), Options{Durable: true, Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := NewQuota(0), NewQuota(0)
+	v := l.View("a", first)
+	if _, err := l.Share(batch(1, 10, 100), []*View{v}); err != nil {
+		t.Fatal(err)
+	}
+	used := first.Used()
+	l.View("a", second)
+	l.View("a", nil)
+	if used == 0 || first.Used() != 0 || second.Used() != used {
+		t.Errorf("%d and %d are used, want 0 and %d", first.Used(), second.Used(), used)
+	}
+	if err := v.Ack(Range{1, 10}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if first.Used() != 0 || second.Used() != 0 {
+		t.Errorf("%d and %d are used at the end", first.Used(), second.Used())
 	}
 }
