@@ -91,10 +91,11 @@ func (q *Queue) CommitSince(written ...Written) error {
 	return failed
 }
 
-// committed lets the messages up to safe be taken. q.mu is held.
+// committed lets the messages up to safe be taken. The log may have more of them
+// than the lane knows of yet: who put those commits them too. q.mu is held.
 func (l *lane) committed(safe uint64) {
 	d := l.disk
-	if safe <= d.safe {
+	if safe = min(safe, d.last); safe <= d.safe {
 		return
 	}
 	if d.safe = safe; d.view == nil {

@@ -337,16 +337,17 @@ func (q *Queue) appendPart(l *lane, frames []byte, x *Extra) error {
 	if errors.Is(err, spool.ErrFailed) {
 		// It may work again, but for what was not committed.
 		if err = l.repair(err); err == nil {
+			m = l.recordAgain(frames, num, seq, m, x)
 			err = log.Append(d.records)
 		}
 	}
 	d.forgetRecords()
-	if err != nil {
-		return spoolError(err)
-	}
-
 	q.mu.Lock()
 	defer q.unlock()
+	if err != nil {
+		l.notWritten(&m, x)
+		return spoolError(err)
+	}
 	l.appended(frames, count, num, seq, x)
 	l.took(x, count)
 	l.began(x)
@@ -368,6 +369,17 @@ func (d *disk) record(frames []byte, num, seq uint64, m meta) {
 		d.records = append(d.records, spool.Record{Seq: num + uint64(i), Time: now, Meta: d.metas[from:len(d.metas):len(d.metas)], Frame: f})
 		m.next()
 	}
+}
+
+// recordAgain is record after a repair, which may have lost what says where the
+// messages come from. disk.in is held.
+func (l *lane) recordAgain(frames []byte, num, seq uint64, m meta, x *Extra) meta {
+	l.q.mu.Lock()
+	l.notWritten(&m, x)
+	m = l.metaOf(x)
+	l.q.mu.Unlock()
+	l.disk.record(frames, num, seq, m)
+	return m
 }
 
 func (d *disk) forgetRecords() {

@@ -160,6 +160,17 @@ func (w *window) expire(now time.Time) (n int) {
 	return before - len(w.when)
 }
 
+// lasting returns the ids that are not too old. They are valid until one is added
+// or forgotten.
+func (w *window) lasting(now time.Time) []ID {
+	old := now.Add(-idWindow).Unix()
+	first := w.gone
+	for first < len(w.order) && w.when[w.order[first]] <= old {
+		first++
+	}
+	return w.order[first:]
+}
+
 // lasts returns for how long there are ids to remember, 0 if there are none. It
 // is called after expire.
 func (w *window) lasts(now time.Time) time.Duration {

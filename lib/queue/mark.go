@@ -201,6 +201,14 @@ func (l *lane) metaOf(x *Extra) meta {
 	return m
 }
 
+// notWritten undoes metaOf for a record that was not appended: without it, nothing
+// on disk says what the index stands for. q.mu is held.
+func (l *lane) notWritten(m *meta, x *Extra) {
+	if k := l.marks[x.From.Peer]; m.epoch != (Epoch{}) && k != nil && k.index == m.index {
+		k.index = 0
+	}
+}
+
 // next makes it the meta of the next record of a run.
 func (m *meta) next() {
 	m.number++
@@ -337,8 +345,9 @@ func (l *lane) state(dst []byte) []byte {
 			dst = binary.AppendUvarint(dst, uint64(m.used))
 		}
 	}
-	l.expireIDs(time.Now())
-	ids := l.ids.order[l.ids.gone:]
+	// None is forgotten here: who waits for that memory would be called with the log
+	// locked.
+	ids := l.ids.lasting(time.Now())
 	dst = binary.AppendUvarint(dst, uint64(len(ids)))
 	for _, id := range ids {
 		dst = append(dst, id[:]...)

@@ -24,7 +24,7 @@ type Topic struct {
 
 	losses []loss // by failed syncs, not told yet; guarded by hub.mu
 
-	mu    sync.Mutex // held while the lanes are told
+	mu    sync.Mutex // held while the lanes are told, or get what is put
 	lanes []*lane    // of subscribers
 }
 
@@ -224,6 +224,17 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, hall Hall) ([]Subs
 		s.Lost = count
 		s.lane.leftOut()
 	}
+	if len(byView) == 0 { // nothing was appended
+		if x.From.Seq > 0 {
+			x.From.Seq += uint64(count)
+		}
+		return to, nil
+	}
+	// Others may commit it at once, and find it lost: the lanes are told when all
+	// have it.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.added(count, num, x)
 	for _, v := range views { // in order, unlike byView
 		if s := byView[v]; s != nil {
 			s.lane.accept(frames, count, num, seq, x)
@@ -244,27 +255,33 @@ func (t *Topic) append(frames []byte, count int, x *Extra, views []*spool.View) 
 	left, err = d.own.Share(d.records, views)
 	if errors.Is(err, spool.ErrFailed) {
 		if err = l.repair(err); err == nil {
+			m = l.recordAgain(frames, num, seq, m, x)
 			left, err = d.own.Share(d.records, views)
 		}
 	}
 	d.forgetRecords()
+	if err != nil || len(left) == len(views) {
+		q.mu.Lock()
+		l.notWritten(&m, x)
+		q.mu.Unlock()
+	}
 	if err != nil {
 		q.diskFull(l, err)
 		return 0, 0, nil, diskError(err)
 	}
+	return num, seq, left, nil
+}
+
+// added notes that count publications are in the log, the first with number num.
+// disk.in is held.
+func (t *Topic) added(count int, num uint64, x *Extra) {
+	l, q := t.lane, t.hub
 	q.mu.Lock()
 	defer q.unlock()
-	if len(left) == len(views) { // nobody had room: nothing was appended
-		if x.From.Seq > 0 {
-			x.From.Seq += uint64(count)
-		}
-		return num, seq, left, nil
-	}
 	l.num = num + uint64(count)
-	d.last = l.num - 1
+	l.disk.last = l.num - 1
 	l.took(x, count)
 	l.began(x)
-	return num, seq, left, nil
 }
 
 // accept adds publications that are in the log now to those that wait.
