@@ -133,6 +133,7 @@ func TestWhoRemovesTheFile(t *testing.T) {
 				}
 			}
 		}, "", 1, true, false},
+		{"the connector, of a publication that is read here", func(f *fake) { f.info.Server = true }, "-publish -", 0, false, false},
 		{"nobody, of a publication here", func(f *fake) { f.refuse, f.info.Server = keep(), true }, "-publish", 77, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -158,6 +159,21 @@ func TestWhoRemovesTheFile(t *testing.T) {
 				t.Errorf("the file: got %v, want it gone: %v", err, test.gone)
 			}
 		})
+	}
+}
+
+func TestAFileThatNoMessageTookStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := client1()
+	f.info.Passes = true
+	if got := f.run(t.Context(), strings.NewReader(""), "-file", path, "-delete", "-"); len(f.sent) > 0 {
+		t.Errorf("got %+v and %d messages", got, len(f.sent))
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("no message was read, and the file: %v", err)
 	}
 }
 

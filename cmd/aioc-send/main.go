@@ -265,8 +265,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 		defer cl.Close()
 		p.native = cl.Info().Native
 		// What is read can be sent once: it is not tried whether the connector
-		// can remove the file.
-		if o.file.remove && o.input && cl.Info().Passes {
+		// can remove the file. A publication on the broker itself is acknowledged
+		// before the subscribers have it.
+		if o.file.remove && o.input && cl.Info().Passes && !(o.publish && cl.Info().Server) {
 			o.removeMyself()
 		}
 		for err == nil {
@@ -414,7 +415,7 @@ func (p *program) send(ctx context.Context, cl client, c *composer, o *options) 
 		return 0, true
 	}
 	status = p.report(ctx, a, o, way, put, taken, err, unanswered)
-	if o.file.mine && status == cli.OK {
+	if o.file.mine && status == cli.OK && put > 0 { // without input nobody has it
 		if err := o.file.discard(); err != nil {
 			cli.Errorf(p.stderr, name, "%w", err)
 			status = cli.Failed
