@@ -60,7 +60,7 @@ func (r *Reader) open(f *Frame) (bool, error) {
 		r.discard = n - d - 4
 		r.body = Body{r: r, left: min(int64(binary.LittleEndian.Uint32(b[d:])), r.discard)}
 		f.Body = &r.body
-		r.begin(n)
+		r.begin(0)
 		return true, nil
 	}
 }

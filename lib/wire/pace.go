@@ -13,7 +13,8 @@ var ErrSlow = errors.New("a frame has begun and does not go on")
 const (
 	// paceBytes is how much of a big frame has to come each second, at least.
 	paceBytes = 1 << 10
-	// paceParts is in how many windows all of it has to come, at most.
+	// paceParts is in how many windows all of it has to come, at most, if it is
+	// kept in memory until then.
 	paceParts = 256
 )
 
@@ -30,9 +31,9 @@ type pace struct {
 
 // Pace makes big frames go on: those that need memory beyond the usual buffer or
 // that are streamed or stepped over. While the Reader waits for more of one,
-// each window of waiting brings at least 1 KiB a second and one 256th of the
-// frame; if not, reading ends with ErrSlow. Time between the reads does not
-// count. arm sets the deadline for the next read of the stream, the zero time
+// each window of waiting brings at least 1 KiB a second, and one 256th of a frame
+// that takes memory; if not, reading ends with ErrSlow. Time between the reads
+// does not count. arm sets the deadline for the next read of the stream, the zero time
 // takes it away.
 func (r *Reader) Pace(window time.Duration, arm func(time.Time) error) {
 	r.pace = pace{window: window, arm: arm}
@@ -43,23 +44,25 @@ func (r *Reader) slow() bool {
 	if r.pace.window == 0 {
 		return false
 	}
-	n := r.discard
-	if n == 0 {
-		if n = r.announced(); n <= maxBuffer {
-			return false
-		}
+	n := r.announced()
+	if r.discard > 0 {
+		n = 0
+	} else if n <= maxBuffer {
+		return false
 	}
 	r.begin(n)
 	return true
 }
 
-// begin notes that a big frame of n bytes is on its way.
+// begin notes that a big frame is on its way, of which n bytes take memory. It
+// may have begun as one that takes more.
 func (r *Reader) begin(n int64) {
-	if p := &r.pace; !r.big {
+	p := &r.pace
+	if !r.big {
 		r.big = true
 		p.waited, p.got = 0, 0
-		p.least = max(int64(p.window.Seconds()*paceBytes), n/paceParts)
 	}
+	p.least = max(int64(p.window.Seconds()*paceBytes), n/paceParts)
 }
 
 // read reads from the stream once. big: more of a big frame has to come.

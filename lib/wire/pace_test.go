@@ -42,6 +42,9 @@ func TestABigFrameThatHasBegunMustGoOn(t *testing.T) {
 		{name: "stepped over, too slow", frame: "over", data: strings.Repeat("x", 5<<20), stop: 2 << 20, want: ErrSlow},
 		{name: "stepped over", frame: "over", data: strings.Repeat("x", 5<<20)},
 		{name: "streamed, too slow", frame: "file", data: big, stop: 500_000, want: ErrSlow},
+		{name: "streamed, a long one over a slow link", frame: "file", data: strings.Repeat("x", 8<<20), steady: dribble{least, window / 2}},
+		{name: "stepped over, a long one over a slow link", frame: "over", data: strings.Repeat("x", 8<<20), steady: dribble{least, window / 2}},
+		{name: "a long one in memory, too slow", data: strings.Repeat("x", 3<<20), steady: dribble{least / 2, window / 2}, want: ErrSlow},
 		{name: "streamed", frame: "file", data: big, steady: dribble{2 * least, window / 2}},
 	}
 	for _, test := range tests {
