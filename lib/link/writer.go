@@ -14,7 +14,10 @@ import (
 const (
 	joinBytes = 16 << 10 // batches up to this are copied into one buffer
 	nowBytes  = 16 << 10 // what Wake writes itself
-	pieceMax  = 1 << 20  // a write's share of WriteTimeout
+
+	// pieceMax is a write's share of WriteTimeout. With the usual 50 seconds a link
+	// of 128 kbit/s is not too slow.
+	pieceMax = 512 << 10
 
 	// nowRounds is how many batches it writes at most.
 	nowRounds = 4
