@@ -307,7 +307,8 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		}
 		rec.damage(f.name, hole{0, min(f.size, segmentHead), why})
 	}
-	seg.damaged = f.half || lost && len(entries)+len(holes) > 0
+	message := slices.ContainsFunc(entries, func(e entry) bool { return e.kind == kindMessage })
+	seg.damaged = f.half || lost && len(entries)+len(holes) > 0 || !f.whole && message
 	for _, h := range holes {
 		if f.noKey {
 			h.why = Damaged
