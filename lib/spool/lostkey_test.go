@@ -2,7 +2,9 @@ package spool
 
 import (
 	"bytes"
+	"errors"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -143,5 +145,42 @@ func TestAKeyThatIsFoundGivesAllChecksumsOfTheLog(t *testing.T) {
 				t.Errorf("key %x, segment %d: found in a damaged record", key, number)
 			}
 		}
+	}
+}
+
+func TestASharedSegmentThatLostItsHeaderIsReadForAllViews(t *testing.T) {
+	dir := t.TempDir() + "/log"
+	o := Options{Durable: true, Shared: true}
+	l, _ := mustOpen(t, dir, o)
+	share(t, l, 1, 5, 100, "ab")
+	share(t, l, 6, 8, 100, "b")
+	if err := errors.Join(l.Commit(8), l.View("a", nil).Ack(Range{2, 3}), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(l.path(1, logSuffix), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(make([]byte, segmentHead), 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l, rec, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if checkViews(t, l, "a:1-1 4-5 b:1-8"); len(rec.Damage) == 0 {
+		t.Error("no damage is reported")
+	}
+	share(t, l, 9, 9, 100, "a")
+	if err := errors.Join(l.Commit(9), l.Ack(Range{1, 8})); err != nil {
+		t.Fatal(err)
+	}
+	checkViews(t, l, "a:9-9 b:")
+	if _, err := os.Stat(l.path(1, badSuffix)); err != nil {
+		t.Errorf("the damaged segment is not kept: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
