@@ -41,7 +41,7 @@ func (o *outgoing) transfer(ctx context.Context, p *peerLink) (sum string, err e
 		var why *transfer.Error
 		switch {
 		case errors.As(err, &why) && why.Reason == "full":
-			o.c.fileFailed("file waits: no room at the receiver", err, o.b.name, string(o.f.Header.Type))
+			o.c.fileFailed("file waits: no room at the receiver", err, o.b.name, about(o.f.Header))
 			over := make(chan struct{})
 			timer := time.AfterFunc(fullPause, func() { close(over) })
 			err := o.rest(ctx, over, p.l.Done())

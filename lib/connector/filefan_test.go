@@ -218,4 +218,15 @@ func TestAPublicationWhoseFileTheBrokerDoesNotStoreSaysSo(t *testing.T) {
 	if a := parseArrived(t, m); a.Path != "" || !strings.Contains(a.Error, "no file_recv_config") || m.data != "data" || m.bin != "own" {
 		t.Errorf("got %s", m.header)
 	}
+	// The log of both names the topic, also when the file goes ahead.
+	pub.publishFile(t, "a", withFile(path, "pics", "n", false), "data", "own")
+	in.wait(t, 2)
+	eventually(t, "both have said it", func() bool {
+		return s.log.count("file not stored") > 0 && s.log.count("file refused") > 0 && pub.log.count("file not sent") > 0
+	})
+	for _, n := range []*node{s, pub} {
+		if n.log.count("type=a reason=type") < 2 || n.log.count("type="+wire.TypePubSub) > 0 {
+			t.Error("the log does not name the topic")
+		}
+	}
 }

@@ -91,7 +91,7 @@ func (p *peerLink) offered(f *wire.Frame) error {
 			<-before.done
 		}
 		if err := p.takeFile(in, h, size); err != nil && !errors.Is(err, errEnding) {
-			p.c.fileFailed("file refused", err, p.box.name, string(h.Type))
+			p.c.fileFailed("file refused", err, p.box.name, about(h))
 			p.refuseFile(id, err)
 		}
 	})

@@ -248,16 +248,16 @@ func (c *Connector) sendFile(ctx context.Context, b *outbox, frame []byte) (id s
 	var failure *transfer.Error
 	if errors.As(err, &failure) {
 		// The program at the other end learns it.
-		c.fileFailed("file not sent", err, b.name, string(f.Header.Type))
+		c.fileFailed("file not sent", err, b.name, about(f.Header))
 		err = o.put(ctx, o.with(wire.Edit{Key: "file_error", Value: wire.AppendString(nil, failure.Text)}), nil)
 	} else if failure = o.notStored(); err == nil && failure != nil {
-		c.fileFailed("file not stored by the peer", failure, b.name, string(f.Header.Type))
+		c.fileFailed("file not stored by the peer", failure, b.name, about(f.Header))
 	}
 	switch {
 	case err != nil:
 	case failure == nil && !o.file.Keep && o.last():
 		if err := o.src.Remove(o.caller); err != nil && !errors.Is(err, os.ErrNotExist) {
-			c.fileFailed("file sent, but not removed", err, b.name, string(f.Header.Type))
+			c.fileFailed("file sent, but not removed", err, b.name, about(f.Header))
 		}
 	case failure != nil && f.Header.WaitForAck && !f.Header.AwaitResponse:
 		err = &link.Refusal{Reason: "file", Text: "the peer has the message, but not its file: " + failure.Text}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"aioc/lib/access"
+	"aioc/lib/broker"
 	"aioc/lib/transfer"
 	"aioc/lib/wire"
 )
@@ -73,7 +74,7 @@ func (p *peerLink) receive(header []byte, f *wire.Frame) (edited, bin []byte, at
 	}
 	if bad != nil {
 		failure = bad.Error()
-		p.c.fileFailed("file not stored", bad, p.box.name, string(h.Type))
+		p.c.fileFailed("file not stored", bad, p.box.name, about(h))
 		if file.Sent != nil {
 			p.refuseFile(file.Sent.ID, bad) // before the message's _ack: its sender keeps the file
 		}
@@ -97,6 +98,17 @@ func (c *Connector) fileFailed(what string, err error, peer, messageType string)
 	counts.add(what+": "+reason, 1)
 	c.fold.Warn(what+"\x00"+reason+"\x00"+peer, 1, what,
 		slog.String("peer", peer), slog.String("type", messageType), slog.String("reason", reason), slog.String("err", err.Error()))
+}
+
+// about is the type of a message with a file as the log names it: that of a
+// publication is its topic.
+func about(h *wire.Header) string {
+	if string(h.Type) == wire.TypePubSub {
+		if topic, err := broker.Topic(h); err == nil {
+			return topic
+		}
+	}
+	return string(h.Type)
 }
 
 // fileReason is the word for an error with a file.
