@@ -80,11 +80,11 @@ func (c *Connector) spreadLasting(f *fan, frames []byte, extra queue.Extra, put 
 			now := c.table.Subscribers(f.topic)
 			return slices.DeleteFunc(to, func(s queue.Subscriber) bool { return !slices.Contains(now, s.Name) })
 		},
-		Queue: func(name string) *queue.Queue {
+		Queue: func(name string) (*queue.Queue, *spool.Quota) {
 			if b := c.box(name, true); b != nil {
-				return b.q
+				return b.q, b.quota
 			}
-			return nil
+			return nil, nil
 		},
 	}
 	pages := queue.Pages(frames, c.budget)

@@ -156,8 +156,8 @@ func (t *Topic) attach(s *Subscriber) (waiting int, err error) {
 type Hall struct {
 	// Still returns those who are subscribers at this moment.
 	Still func([]Subscriber) []Subscriber
-	// Queue returns a queue for one whose queue is closed, or nil.
-	Queue func(name string) *Queue
+	// Queue returns a queue for one whose queue is closed, with its quota, or nil.
+	Queue func(name string) (*Queue, *spool.Quota)
 }
 
 // Put appends publications, whole frames, once and lets them wait for all who are
@@ -201,7 +201,7 @@ func (t *Topic) Put(frames []byte, x *Extra, to []Subscriber, hall Hall) ([]Subs
 		s := &to[i]
 		_, err := t.attach(s)
 		if errors.Is(err, ErrClosed) {
-			if s.Queue = hall.Queue(s.Name); s.Queue != nil {
+			if s.Queue, s.Quota = hall.Queue(s.Name); s.Queue != nil {
 				_, err = t.attach(s)
 			}
 		}

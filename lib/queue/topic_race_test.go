@@ -138,3 +138,32 @@ func TestNobodyIsCalledWhileTheStateIsWritten(t *testing.T) {
 		t.Errorf("ids %v are in the state, want the one that is not too old", m.ids.order)
 	}
 }
+
+// A subscriber's queue may be dropped, and made again, before something is put.
+func TestASubscriberWhoseQueueIsMadeAgainUsesItsQuota(t *testing.T) {
+	h := newHall(t)
+	old, quota := spool.NewQuota(0), spool.NewQuota(0)
+	h.quota["a"] = old
+	to := h.subscribers("a")
+	h.queues["a"].Close()
+	hall := everybody
+	hall.Queue = func(name string) (*Queue, *spool.Quota) {
+		if h.queues[name] == to[0].Queue {
+			delete(h.queues, name)
+			h.queue(name)
+		}
+		return h.queues[name], quota
+	}
+	x := Extra{}
+	to, err := h.topic.Put(slices.Concat(messages(1, 3, 100)...), &x, to, hall)
+	if err != nil || to[0].Lost > 0 {
+		t.Fatalf("%d lost, %v", to[0].Lost, err)
+	}
+	if err := h.topic.CommitSince(Written{topicType, x.Round}); err != nil {
+		t.Fatal(err)
+	}
+	if old.Used() != 0 || quota.Used() == 0 {
+		t.Errorf("%d bytes of the old quota and %d of the new are used", old.Used(), quota.Used())
+	}
+	checkIDs(t, newTaker(h.queues["a"]).finish(t, 3), 1, 2, 3)
+}

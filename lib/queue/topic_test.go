@@ -35,7 +35,7 @@ type hall struct {
 }
 
 // everybody subscribes, and has a queue that is open.
-var everybody = Hall{Still: func(to []Subscriber) []Subscriber { return to }, Queue: func(string) *Queue { return nil }}
+var everybody = Hall{Still: func(to []Subscriber) []Subscriber { return to }, Queue: func(string) (*Queue, *spool.Quota) { return nil, nil }}
 
 const topicType = "d"
 
