@@ -104,8 +104,9 @@ func (c *Connector) decide(h *wire.Header, native, wait bool, caller local.Calle
 	return d
 }
 
-// gone forgets the requests of a program that has ended.
+// gone forgets what a program that has ended wanted to know.
 func (in *intake) gone() {
+	in.c.watching.gone(in.l)
 	if in.asked {
 		in.c.waiters.gone(in.l)
 	}

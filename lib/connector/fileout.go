@@ -179,7 +179,8 @@ func (c *Connector) fileLoop(ctx context.Context, b *outbox) {
 		}
 		b.mu.Unlock()
 		id, err := c.sendFile(ctx, b, batch.Spans[0])
-		if ctx.Err() != nil && !errors.Is(err, queue.ErrPurged) {
+		// What the peer has must not go again.
+		if ctx.Err() != nil && err != nil && !errors.Is(err, queue.ErrPurged) {
 			b.mu.Lock()
 			b.sending = false
 			b.mu.Unlock()

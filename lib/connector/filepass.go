@@ -291,10 +291,15 @@ func (c *Connector) quotaOf(b *outbox) *spool.Quota {
 	return b.filesQuota
 }
 
-// watched are the files whose programs are told how far they are.
+// maxWatched is how many files of one connection are watched.
+const maxWatched = 1024
+
+// watched are the files whose programs are told how far they are. A message may
+// wait for days: when its program has left, nothing of it is kept.
 type watched struct {
 	mu sync.Mutex
 	m  map[string]*watch // by file_id
+	of map[*link.Link]map[string]struct{}
 }
 
 type watch struct {
@@ -307,16 +312,42 @@ type watch struct {
 func (w *watched) add(id string, l *link.Link, number uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.of[l]) >= maxWatched {
+		return
+	}
 	if w.m == nil {
 		w.m = map[string]*watch{}
+		w.of = map[*link.Link]map[string]struct{}{}
+	}
+	if w.of[l] == nil {
+		w.of[l] = map[string]struct{}{}
 	}
 	w.m[id] = &watch{l: l, number: number}
+	w.of[l][id] = struct{}{}
 }
 
 func (w *watched) drop(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	one := w.m[id]
+	if one == nil {
+		return
+	}
 	delete(w.m, id)
+	if delete(w.of[one.l], id); len(w.of[one.l]) == 0 {
+		delete(w.of, one.l)
+	}
+}
+
+// gone forgets what the program at the other end of l, which has left, wanted to
+// know.
+func (w *watched) gone(l *link.Link) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range w.of[l] {
+		delete(w.m, id)
+	}
+	delete(w.of, l)
 }
 
 // tell says how far a file is, if somebody wants to know, and was not told a

@@ -10,6 +10,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/config"
+	"aioc/lib/link"
 	"aioc/lib/local"
 	"aioc/lib/transfer"
 	"aioc/lib/wire"
@@ -468,5 +469,27 @@ func TestAPassedFileIsPublished(t *testing.T) {
 			}
 			s.nothingIsLeft(t)
 		})
+	}
+}
+
+func TestNothingIsKeptOfAProgramThatWatchedAFileAndLeft(t *testing.T) {
+	var w watched
+	here, left := new(link.Link), new(link.Link)
+	for i := range maxWatched + 10 {
+		w.add(fmt.Sprint("left", i), left, uint64(i+1))
+	}
+	w.add("here", here, 1)
+	w.add("here too", here, 2)
+	if len(w.m) != maxWatched+2 {
+		t.Errorf("%d files are watched, want %d", len(w.m), maxWatched+2)
+	}
+	w.gone(left)
+	w.drop("here")
+	w.drop("left0")
+	if w.m["here too"] == nil || len(w.m) != 1 || len(w.of) != 1 || len(w.of[here]) != 1 {
+		t.Errorf("kept %d files of %d programs, want one of one", len(w.m), len(w.of))
+	}
+	if w.drop("here too"); len(w.m) != 0 || len(w.of) != 0 {
+		t.Errorf("kept %d files of %d programs, want none", len(w.m), len(w.of))
 	}
 }
