@@ -78,7 +78,9 @@ func (f *attached) open() error {
 		var opened *os.File
 		if opened, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0); err == nil {
 			f.path = path
-			f.source, err = transfer.PassedSource(opened, path, transfer.Caller{UID: os.Geteuid()})
+			if f.source, err = transfer.PassedSource(opened, path, transfer.Caller{UID: os.Geteuid()}); err != nil {
+				opened.Close()
+			}
 		}
 	}
 	var failure *transfer.Error

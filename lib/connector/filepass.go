@@ -51,11 +51,11 @@ func (p *passing) account(caller local.Caller) func(delta int) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		stranger := !caller.Trusted()
-		if delta > 0 && (p.all >= maxPassing || stranger && (p.strangers >= maxPassing/2 || p.byUID[caller.UID] >= maxPassing/8)) {
+		if delta >= 0 && (p.all >= maxPassing || stranger && (p.strangers >= maxPassing/2 || p.byUID[caller.UID] >= maxPassing/8)) {
 			return false
 		}
 		p.all += delta
-		if stranger {
+		if stranger && delta != 0 {
 			p.strangers += delta
 			if p.byUID == nil {
 				p.byUID = map[int]int{}
@@ -132,8 +132,10 @@ func (in *intake) admitFile(h *wire.Header) (a admitted, why *link.Refusal) {
 		}
 		if a.src, err = transfer.PassedSource(f, a.file.Source, a.caller); err != nil {
 			a.src = nil
+			in.passed.Discard(f)
 			return refuse(refusalOf(err), err.Error())
 		}
+		in.passed.Taken()
 	default:
 		a.src, err = transfer.OpenSource(a.file.Source, a.caller)
 		if err != nil {

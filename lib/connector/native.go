@@ -74,7 +74,7 @@ func (c *Connector) serveOwn(ctx context.Context, conn *net.UnixConn) {
 	account := c.passing.account(caller)
 	files := local.NewIncoming(conn, func(delta int) bool {
 		ok := account(delta)
-		if !ok {
+		if !ok && delta > 0 {
 			c.counts.add("file passed: too many", 1)
 			c.fold.Warn("passed", 1, "file refused: too many were passed that no message names", slog.Int("uid", caller.UID))
 		}

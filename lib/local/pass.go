@@ -29,20 +29,29 @@ var ErrNotPassed = errors.New("no file was passed")
 // ErrPassed is wrapped when the files that came with bytes break the rules.
 var ErrPassed = errors.New("files passed against the rules")
 
+// closeWait is how long the closing of a file is waited for, once in a connection.
+const closeWait = time.Second
+
 // Incoming reads from a connection, and keeps the files that are passed on it
-// until they are claimed. Read, Claim and Close are called from one goroutine.
+// until they are claimed. Its methods are called from one goroutine.
+//
+// To close a file may take for ever: the program that serves a file system (FUSE)
+// is asked first, and it may be the caller's. So that is done aside, and counts
+// until it is over.
 type Incoming struct {
 	conn    *net.UnixConn
 	account func(delta int) bool
 	oob     []byte // nil: files are not accepted, and dropped by the system
 	files   []*os.File
 	first   uint64 // number of files[0]
+	slow    bool   // the closing of one took long
 }
 
 // NewIncoming returns an Incoming that does not accept files yet. It does not
-// close the connection. account is called with 1 for each file that is to be
-// kept, and refuses it by returning false; and with -1 when it is closed or was
-// claimed.
+// close the connection. account is called with 0 to learn whether there is room
+// for a file: without, none is taken from the system. It is called with 1 for each
+// file that is to be kept, and refuses it by returning false; and with -1, from any
+// goroutine, when it is closed or belongs to the caller of Taken.
 func NewIncoming(conn *net.UnixConn, account func(delta int) bool) *Incoming {
 	return &Incoming{conn: conn, account: account, first: 1}
 }
@@ -60,9 +69,13 @@ func (in *Incoming) Read(p []byte) (int, error) {
 	if in.oob == nil || len(p) == 0 {
 		return in.conn.Read(p)
 	}
-	n, oobn, flags, _, err := in.conn.ReadMsgUnix(p, in.oob)
+	oob := in.oob
+	if !in.account(0) {
+		oob = nil // the system drops what comes, and nobody has to close it
+	}
+	n, oobn, flags, _, err := in.conn.ReadMsgUnix(p, oob)
 	if oobn > 0 || flags&unix.MSG_CTRUNC != 0 {
-		if passErr := in.keep(in.oob[:oobn], flags&unix.MSG_CTRUNC != 0); passErr != nil {
+		if passErr := in.keep(oob[:oobn], flags&unix.MSG_CTRUNC != 0); passErr != nil {
 			return 0, passErr
 		}
 	}
@@ -93,7 +106,7 @@ func (in *Incoming) keep(oob []byte, cut bool) error {
 	}
 	if err != nil {
 		for _, fd := range got {
-			unix.Close(fd)
+			in.close(os.NewFile(uintptr(fd), "passed"), in.account(1))
 		}
 		return err
 	}
@@ -106,8 +119,11 @@ func (in *Incoming) keep(oob []byte, cut bool) error {
 	if len(in.files) >= MaxPassed {
 		in.dropFirst()
 	}
-	if f != nil && !in.account(1) {
-		f.Close()
+	switch room := in.account(1); {
+	case f == nil && room:
+		in.account(-1)
+	case f != nil && !room:
+		in.close(f, false)
 		f = nil
 	}
 	in.files = append(in.files, f)
@@ -117,14 +133,35 @@ func (in *Incoming) keep(oob []byte, cut bool) error {
 // dropFirst closes the oldest.
 func (in *Incoming) dropFirst() {
 	if f := in.files[0]; f != nil {
-		f.Close()
-		in.account(-1)
+		in.close(f, true)
 	}
 	in.files = append(in.files[:0], in.files[1:]...)
 	in.first++
 }
 
-// Claim returns file number n, which the caller closes. Those before it are
+// close closes a file, which counts until then or was not counted.
+func (in *Incoming) close(f *os.File, counted bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Close()
+		if counted {
+			in.account(-1)
+		}
+	}()
+	if in.slow {
+		return
+	}
+	wait := time.NewTimer(closeWait)
+	defer wait.Stop()
+	select {
+	case <-done:
+	case <-wait.C:
+		in.slow = true
+	}
+}
+
+// Claim returns file number n, which counts until Taken or Discard. Those before it are
 // closed: what spoke of them was not wanted. The error wraps ErrNotPassed, or
 // syscall.EMFILE when it was passed but too many files are open.
 func (in *Incoming) Claim(n uint64) (*os.File, error) {
@@ -140,9 +177,14 @@ func (in *Incoming) Claim(n uint64) (*os.File, error) {
 	if f == nil {
 		return nil, fmt.Errorf("file number %d: %w", n, syscall.EMFILE)
 	}
-	in.account(-1)
 	return f, nil
 }
+
+// Taken makes a file that was claimed the caller's, who closes it.
+func (in *Incoming) Taken() { in.account(-1) }
+
+// Discard closes a file that was claimed and is not wanted.
+func (in *Incoming) Discard(f *os.File) { in.close(f, true) }
 
 // Close closes the files that were not claimed.
 func (in *Incoming) Close() {

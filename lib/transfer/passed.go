@@ -12,17 +12,9 @@ import (
 
 // PassedSource is OpenSource for a file that the caller has passed open: that it
 // could open it is the proof that it may read it. path is the name that the
-// caller gives it. The file is the Source's, or closed.
+// caller gives it. The file is the Source's then. After an error it is still
+// open, since to close it may take long.
 func PassedSource(f *os.File, path string, c Caller) (*Source, error) {
-	s, err := passedSource(f, path, c)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func passedSource(f *os.File, path string, c Caller) (*Source, error) {
 	if err := checkSource(path); err != nil {
 		return nil, err
 	}

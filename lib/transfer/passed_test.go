@@ -58,8 +58,8 @@ func TestAPassedFileIsTakenAsItIsOpen(t *testing.T) {
 				t.Errorf("%s, for %d: got %v, want %q", test.name, caller.UID, err, test.want)
 			}
 			if err != nil {
-				if f.Close() == nil {
-					t.Errorf("%s: it was left open", test.name)
+				if err := f.Close(); err != nil {
+					t.Errorf("%s: %v", test.name, err)
 				}
 				continue
 			}
