@@ -368,12 +368,13 @@ func (w *watched) tell(id string, off, size int64) {
 	if one == nil {
 		return
 	}
-	_ = one.l.Send([]wire.Edit{ // who has left does not want to know any more
+	// Who has left does not want to know any more, nor who reads nothing.
+	_ = one.l.SendRaw(wire.AppendEdited(nil, []byte("{}"), []wire.Edit{
 		{Key: "message_type", Value: []byte(`"` + wire.TypeFileAck + `"`)},
 		{Key: "file", Value: strconv.AppendUint(nil, one.number, 10)},
 		{Key: "offset", Value: strconv.AppendInt(nil, off, 10)},
 		{Key: "size", Value: strconv.AppendInt(nil, size, 10)},
-	}, nil, nil)
+	}...), nil, nil)
 }
 
 // watchFile notes that the program wants to know how far the file of a message
