@@ -134,6 +134,11 @@ func (s *Source) find(c Caller) (dir int, name string, err error) {
 	if old, ok := s.info.Sys().(*syscall.Stat_t); err == nil && (!ok || uint64(old.Dev) != uint64(file.Dev) || old.Ino != file.Ino) {
 		err = errChanged
 	}
+	// What was written to it since is not sent.
+	// Differs: the original removes it all the same (aioconnectors connection.py).
+	if err == nil && (file.Size != s.info.Size() || unix.TimespecToNsec(file.Mtim) != s.info.ModTime().UnixNano()) {
+		err = errWritten
+	}
 	if err == nil && !c.own() {
 		var at unix.Stat_t
 		if err = unix.Fstat(dir, &at); err == nil && !c.may(&at, 2) {

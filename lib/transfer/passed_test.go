@@ -118,6 +118,7 @@ func TestWhetherAFileCanBeRemoved(t *testing.T) {
 		want   bool
 	}{
 		{"mine", 0o755, me, false, true},
+		{"one to which something was added", 0o755, me, false, false},
 		{"another one of mine", 0o755, me, true, false},
 		{"a directory that a stranger may only read", 0o755, stranger, false, false},
 		{"one that all may write", 0o777, stranger, false, true},
@@ -141,6 +142,16 @@ func TestWhetherAFileCanBeRemoved(t *testing.T) {
 		s, err := PassedSource(f, path, test.caller)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if test.name == "one to which something was added" {
+			more, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err == nil {
+				_, err = more.WriteString("more")
+				more.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		if test.other {
 			if err := os.Rename(path, path+".old"); err != nil {

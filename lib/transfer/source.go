@@ -211,7 +211,7 @@ func (c Caller) may(stat *unix.Stat_t, rights uint32) bool {
 }
 
 // Remove removes the file after it was sent, if it is still the one that was
-// opened and the caller may remove it.
+// opened, as it was then, and the caller may remove it.
 func (s *Source) Remove(c Caller) error {
 	dir, name, err := s.find(c)
 	if err != nil {
@@ -223,3 +223,6 @@ func (s *Source) Remove(c Caller) error {
 
 // errChanged means that a name leads to another file than it did.
 var errChanged = errors.New("another file has its name now")
+
+// errWritten means that a file is not any more what was sent.
+var errWritten = errors.New("it was written to meanwhile")
