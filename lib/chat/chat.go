@@ -366,17 +366,29 @@ func (c *chat) ended(ctx context.Context, err error) {
 	c.finish(ctx, c.s)
 }
 
-// finish leaves when everything has arrived.
+// finish leaves when everything has arrived, here too.
 func (c *chat) finish(ctx context.Context, s *session) {
 	s.leaving = true
+	silent := !c.typed
 	c.side.Go(func() {
 		err := s.deliver(ctx)
-		c.post(func() {
-			if err != nil {
+		if err == nil {
+			err = s.collect()
+		}
+		if err != nil {
+			<-s.ended // it is known then what has arrived
+			// An end that has sent its file leaves at once, and need not say
+			// that it has read our greeting.
+			if s.complete() && (silent || s.acks && !s.cut.Load()) {
+				err = nil
+			} else {
 				err = fmt.Errorf("%w: %w", ErrBroken, s.why())
 			}
-			c.leave(err)
-		})
+		}
+		if missed := s.missing(); missed != nil {
+			err = missed
+		}
+		c.post(func() { c.leave(err) })
 	})
 }
 

@@ -311,7 +311,7 @@ func (c *chat) accept(s *session) {
 func (c *chat) greet(s *session) {
 	if s.isNative() && !s.helloOut {
 		s.helloOut = true
-		s.tell(opHello, 0, greeting{Shell: c.o.Exec != ""})
+		s.tell(opHello, 0, greeting{Shell: c.o.Exec != "", Upload: c.uploading})
 	}
 }
 
@@ -516,7 +516,9 @@ func (c *chat) gone(s *session, err error) {
 		c.leave(fmt.Errorf("%w: %s: call again later", ErrBusy, text))
 	case refused:
 		c.leave(fmt.Errorf("%w: %s", ErrRefused, text))
-	case left && (c.people() || c.eof || c.uploading):
+	case left && !c.people() && !c.uploading && s.missing() != nil:
+		c.leave(s.missing())
+	case left && (c.people() || c.eof || c.uploading || !c.typed && s.complete()):
 		c.ui.note("%s", text)
 		c.leave(nil)
 	default:

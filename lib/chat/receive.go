@@ -65,7 +65,7 @@ func (s *session) begin(id uint64, name string, size int64) (*receiving, error) 
 	}
 	r := &receiving{landing: l, id: id, size: size, shown: newTransfer(plain, size, false)}
 	s.mu.Lock()
-	s.incoming, s.give = r.shown, false
+	s.incoming, s.give, s.promised = r.shown, false, false
 	s.mu.Unlock()
 	s.c.post(s.c.busy)
 	return r, nil
@@ -78,6 +78,65 @@ func (s *session) over() {
 	s.mu.Lock()
 	s.incoming = nil
 	s.mu.Unlock()
+	s.settle()
+}
+
+// settle wakes collect.
+func (s *session) settle() {
+	select {
+	case s.settled <- struct{}{}:
+	default:
+	}
+}
+
+// lacks says that a file has not come, by the other end's doing or the line's.
+func (s *session) lacks(format string, args ...any) {
+	s.c.ui.note(format, args...)
+	s.miss(fmt.Errorf("%w: %s", ErrBroken, safe(fmt.Sprintf(format, args...))))
+}
+
+// miss notes why a file has not come.
+func (s *session) miss(err error) {
+	s.mu.Lock()
+	s.promised = false
+	if s.missed == nil {
+		s.missed = err
+	}
+	s.mu.Unlock()
+	s.settle()
+}
+
+// missing returns why a file has not come, if one has not.
+func (s *session) missing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missed
+}
+
+// complete tells whether files have come, and all of them whole.
+func (s *session) complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stored && s.missed == nil && !s.promised && s.incoming == nil
+}
+
+// collect waits for the file that is coming in or has been announced. A script
+// that calls to fetch a file has nothing to say, and must not leave before it.
+func (s *session) collect() error {
+	waits := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.promised || s.incoming != nil
+	}
+	for waits() {
+		select {
+		case <-s.settled:
+		case <-s.ctx.Done():
+			return errGone
+		}
+	}
+	_ = s.out.waitIdle(s.ctx) // the sender is told, as far as it listens
+	return nil
 }
 
 // given tells whether the user gives up the file that is coming in.
@@ -92,6 +151,11 @@ func (s *session) given() bool {
 func (s *session) failed(id uint64, name string, err error) {
 	why := stopped{Text: plainError(err), Full: cli.Full(err)}
 	s.c.ui.note("%s from the other end is not stored: %s", clip(name, maxName), why.Text)
+	missed := fmt.Errorf("%s from the other end is not stored: %s", safe(clip(name, maxName)), safe(why.Text))
+	if why.Full {
+		missed = fmt.Errorf("%w: %w", ErrBroken, missed)
+	}
+	s.miss(missed)
 	if s.isNative() {
 		s.answer(s.made(opStop, id, why))
 		return
@@ -194,6 +258,9 @@ func (s *session) keep() (name string, err error) {
 	if name, err = s.in.finish(); err != nil {
 		return "", err
 	}
+	s.mu.Lock()
+	s.stored = true
+	s.mu.Unlock()
 	hint := ""
 	if strings.HasSuffix(strings.ToLower(name), ".zip") {
 		hint = "; !dezip " + name + " extracts it"
@@ -209,7 +276,7 @@ func (s *session) quit(id uint64, data []byte) {
 	}
 	var w stopped
 	_ = json.Unmarshal(data, &w) // without its reason then
-	s.c.ui.note("%s is not coming: %s", s.in.name, clip(w.Text, 300))
+	s.lacks("%s is not coming: %s", s.in.name, clip(w.Text, 300))
 	s.over()
 }
 
@@ -243,7 +310,7 @@ func (s *session) receiveWhole(f *wire.Frame) bool {
 		name, index, count = strings.TrimSuffix(base, chunkMark), int(i), int(n)
 	}
 	if w.Error != "" {
-		s.c.ui.note("the other end could not read %s: %s", name, clip(w.Error, 300))
+		s.lacks("the other end could not read %s: %s", clip(name, maxName), clip(w.Error, 300))
 		return true
 	}
 	content := f.Binary
@@ -263,7 +330,7 @@ func (s *session) receiveWhole(f *wire.Frame) bool {
 func (s *session) chunk(name string, index, count int, content []byte) error {
 	if index == 1 {
 		if s.in != nil { // the other end gave that one up
-			s.c.ui.note("%s is not coming: only %d of %d parts have come", s.in.name, s.in.chunk, s.in.chunks)
+			s.lacks("%s is not coming: only %d of %d parts have come", s.in.name, s.in.chunk, s.in.chunks)
 			s.over()
 		}
 		r, err := s.begin(0, name, -1)

@@ -43,7 +43,8 @@ const (
 
 // greeting is the data of opHello.
 type greeting struct {
-	Shell bool `json:"shell,omitempty"` // the end runs a shell for the other one
+	Shell  bool `json:"shell,omitempty"`  // the end runs a shell for the other one
+	Upload bool `json:"upload,omitempty"` // a file follows, and then the end leaves
 }
 
 const (
@@ -95,6 +96,8 @@ type session struct {
 	admitted chan struct{} // closed when it may speak
 	admit    func()        // closes admitted
 	flushed  chan struct{} // the other end has read all before
+	settled  chan struct{} // a file has come to its end
+	ended    chan struct{} // closed when run returns
 
 	// Owned by the main loop.
 	asked    bool     // the user was
@@ -118,6 +121,9 @@ type session struct {
 	nextID   uint64
 	incoming *transfer // what in shows of itself
 	give     bool      // in is to be given up
+	promised bool      // a file has been announced that has not begun
+	stored   bool      // a file has come whole
+	missed   error     // the first file that has not
 	shell    *shell
 	shellErr error
 	waiting  map[string]chan struct{} // uploads to an original, by request id
@@ -127,6 +133,7 @@ type session struct {
 func newSession(ctx context.Context, c *chat, conn *peer.Conn, dialled bool, self string) *session {
 	s := &session{c: c, conn: conn, dialled: dialled, self: self,
 		greeted: make(chan struct{}), admitted: make(chan struct{}), flushed: make(chan struct{}),
+		settled: make(chan struct{}, 1), ended: make(chan struct{}),
 		waiting: map[string]chan struct{}{}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.admit = sync.OnceFunc(func() { close(s.admitted) })
@@ -163,6 +170,7 @@ func newSession(ctx context.Context, c *chat, conn *peer.Conn, dialled bool, sel
 // run lives until the connection ends, and returns why: io.EOF when the other
 // end left.
 func (s *session) run() error {
+	defer close(s.ended)
 	var side sync.WaitGroup
 	side.Go(s.watch)
 	err := s.link.Run(s.ctx)
@@ -171,7 +179,7 @@ func (s *session) run() error {
 	}
 	s.end(err)
 	if s.in != nil {
-		s.c.ui.note("%s is not here: only a part of it has come", s.in.name)
+		s.lacks("%s is not here: only a part of it has come", s.in.name)
 		s.over()
 	}
 	side.Wait()
@@ -418,6 +426,9 @@ func (s *session) Frame(n uint64, f *wire.Frame) error {
 			}
 			if !s.helloIn { // it is said once
 				s.helloIn = true
+				s.mu.Lock()
+				s.promised = g.Upload
+				s.mu.Unlock()
 				s.c.post(func() { s.c.greetedBy(s, g) })
 			}
 			return nil
