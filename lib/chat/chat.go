@@ -401,6 +401,8 @@ func (c *chat) interrupted() {
 	c.interrupt = now
 	switch {
 	case c.s != nil && c.s.giveUp():
+	case again && !c.o.listens() && (c.s == nil || !c.s.ready):
+		c.leave(errors.New("given up before the other end accepted"))
 	case again:
 		c.leave(nil)
 	case c.commands != nil:

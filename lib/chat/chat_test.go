@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -78,15 +79,20 @@ func TestFilesAndDirectoriesArrive(t *testing.T) {
 	mustWrite(t, filepath.Join(from, "two\nlines\x1b[2J"), "x")
 	mustWrite(t, filepath.Join(from, ".profile"), "x")
 	mustWrite(t, filepath.Join(from, "dir", "sub", "a"), "A")
-	ann := start(t, Options{Accept: true})
-	for _, test := range []struct{ path, stored string }{
+	tests := []struct{ path, stored string }{
 		{"big.bin", "big.bin"},
 		{"big.bin", "big-2.bin"},
 		{"empty", "empty"},
 		{"two\nlines\x1b[2J", "two_lines_[2J"},
 		{".profile", "_.profile"},
 		{"dir", "dir.zip"},
-	} {
+	}
+	const illFormed = "caf\xe9.txt" // some file systems have no such names
+	if os.WriteFile(filepath.Join(from, illFormed), nil, 0o644) == nil {
+		tests = append(tests, struct{ path, stored string }{illFormed, "caf_.txt"})
+	}
+	ann := start(t, Options{Accept: true})
+	for _, test := range tests {
 		bob := start(t, Options{Target: "127.0.0.1", Port: ann.port(), Upload: filepath.Join(from, test.path)})
 		if err := bob.result(); err != nil {
 			t.Errorf("%q: %v", test.path, err)
@@ -98,6 +104,9 @@ func TestFilesAndDirectoriesArrive(t *testing.T) {
 		}
 		if test.path == "big.bin" && !bytes.Equal(text, content) {
 			t.Errorf("%q: other bytes have come", test.stored)
+		}
+		if test.stored != test.path && test.path != "dir" {
+			bob.err.await(t, "stored there as chat_client/"+regexp.QuoteMeta(test.stored))
 		}
 		if strings.Contains(bob.err.String()+ann.err.String(), "\x1b") {
 			t.Errorf("%q: an escape reached the terminal", test.path)

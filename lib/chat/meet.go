@@ -511,6 +511,8 @@ func (c *chat) gone(s *session, err error) {
 			next := c.callers[0]
 			c.callers = c.callers[1:]
 			c.receive(next)
+		} else {
+			c.ui.note("waiting for the next call")
 		}
 	case no != nil && no.why == whyBusy:
 		c.leave(fmt.Errorf("%w: %s: call again later", ErrBusy, text))

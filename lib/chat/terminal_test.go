@@ -113,10 +113,22 @@ func TestTwoPeopleOnTerminals(t *testing.T) {
 	if err := bob.result(); err != nil {
 		t.Errorf("bob: %v", err)
 	}
-	ann.line("-- the other end has left")
+	ann.line("-- the other end has left(?s:.*)-- waiting for the next call")
 	ann.say("\x04")
 	if err := ann.result(); err != nil {
 		t.Errorf("ann: %v", err)
+	}
+}
+
+func TestACallThatIsGivenUpIsNoSuccess(t *testing.T) {
+	ann := sit(t, Options{})
+	bob := sit(t, Options{Target: "127.0.0.1", Port: ann.port()})
+	bob.line("-- waiting until the other end accepts")
+	bob.say("\x03")
+	bob.line("\\^C once more")
+	bob.say("\x03")
+	if err := bob.result(); err == nil || !strings.Contains(err.Error(), "given up before") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -38,6 +38,7 @@ type upload struct {
 	cancel context.CancelCauseFunc
 	result chan error    // what the other end says
 	stored string        // where it is there, if result is nil
+	other  bool          // what it is called on its way is not its name
 	moved  chan struct{} // a piece has arrived
 
 	shown *transfer // guarded by session.mu; nil until the size is known
@@ -137,7 +138,7 @@ func (u *upload) run() error {
 	switch {
 	case !u.s.isNative():
 		u.s.c.ui.note("sent %s (%s%s); this end cannot know whether it is stored there", name, bytesText(size), t.took())
-	case filepath.Base(u.stored) != name:
+	case u.other || filepath.Base(u.stored) != name:
 		u.s.c.ui.note("sent %s (%s%s), stored there as %s", name, bytesText(size), t.took(), u.stored)
 	default:
 		u.s.c.ui.note("sent %s (%s%s)", name, bytesText(size), t.took())
@@ -164,6 +165,7 @@ func (u *upload) open() (f *os.File, name string, size int64, err error) {
 		return nil, "", 0, bare(err)
 	}
 	name = strings.ToValidUTF8(filepath.Base(path), "_")
+	u.other = name != filepath.Base(path)
 	switch {
 	case info.IsDir():
 		if name == "/" {
