@@ -243,8 +243,9 @@ func (c *chat) complete(line string, pos int) (string, int, bool) {
 		return "", 0, false
 	}
 	name, arg, isArg := strings.Cut(head, " ")
-	var before, word string
+	var before, word, quote string
 	var found []string
+	split := false // word is one of several
 	switch {
 	case !isArg:
 		word = head
@@ -256,6 +257,12 @@ func (c *chat) complete(line string, pos int) (string, int, bool) {
 	case name == "!upload" || name == "!dezip":
 		before, word = name+" ", strings.TrimLeft(arg, " ")
 		found = c.paths(word, name == "!dezip")
+		if len(found) == 0 && name == "!upload" {
+			var start int
+			start, quote, word = lastWord(arg)
+			before, split = name+" "+arg[:start], true
+			found = c.paths(word, false)
+		}
 	default:
 		i := strings.LastIndexByte(head, ' ') + 1
 		before, word = head[:i], head[i:]
@@ -280,7 +287,69 @@ func (c *chat) complete(line string, pos int) (string, int, bool) {
 		}
 		c.ui.note("%s", strings.Join(names, "  "))
 	}
+	if split {
+		if done == word && len(found) > 1 {
+			return line, pos, true
+		}
+		done = quoted(done, quote, len(found) == 1 && !strings.HasSuffix(done, "/"))
+	}
 	return before + done + tail, len(before + done), true
+}
+
+// lastWord is the last word of a line that is not at its end, by the rules of
+// splitWords: where it starts, the quote that is open and what it says so far.
+func lastWord(line string) (start int, quote, word string) {
+	var b strings.Builder
+	open, escaped := rune(0), false
+	for i, r := range line {
+		switch {
+		case escaped:
+			b.WriteRune(r)
+			escaped = false
+		case r == '\\' && open != '\'':
+			escaped = true
+		case open != 0 && r == open:
+			open = 0
+		case open == 0 && (r == '\'' || r == '"'):
+			open = r
+		case open == 0 && unicode.IsSpace(r):
+			start = i + utf8.RuneLen(r)
+			b.Reset()
+		default:
+			b.WriteRune(r)
+		}
+	}
+	if open != 0 {
+		quote = string(open)
+	}
+	return start, quote, b.String()
+}
+
+// quoted writes a word so that splitWords reads it, in quotes if quote is not
+// empty, which whole closes.
+func quoted(word, quote string, whole bool) string {
+	if quote == "'" && strings.Contains(word, quote) {
+		quote = `"`
+	}
+	special := " '\"\\"
+	switch quote {
+	case "'":
+		special = ""
+	case `"`:
+		special = "\"\\"
+	}
+	var b strings.Builder
+	b.WriteString(quote)
+	for _, r := range word {
+		if strings.ContainsRune(special, r) || quote == "" && unicode.IsSpace(r) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(r)
+	}
+	if whole {
+		b.WriteString(quote)
+	}
+	return b.String()
 }
 
 // paths are those that begin with a word, directories with a slash behind

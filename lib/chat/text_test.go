@@ -422,7 +422,7 @@ func TestWordsOfACommand(t *testing.T) {
 
 func TestCompletion(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"photos/", "photo one.jpg", "pack.zip", ".hidden", "evil\x1b[2J", "ünï.txt", "ünö.txt"} {
+	for _, name := range []string{"photos/", "photo one.jpg", "pack.zip", ".hidden", "evil\x1b[2J", "ünï.txt", "ünö.txt", "it's one"} {
 		var err error
 		if d, ok := strings.CutSuffix(name, "/"); ok {
 			err = os.Mkdir(filepath.Join(dir, d), 0o755)
@@ -444,6 +444,17 @@ func TestCompletion(t *testing.T) {
 		{"!upload .h", "!upload .hidden", ""},
 		{"!upload ü", "!upload ün", ""},
 		{"!upload e", "!upload e", ""},
+		{"!upload pack.zip .h", "!upload pack.zip .hidden", ""},
+		{"!upload pack.zip photo\\ ", `!upload pack.zip photo\ one.jpg`, ""},
+		{"!upload pack.zip it", `!upload pack.zip it\'s\ one`, ""},
+		{"!upload pack.zip phot", "!upload pack.zip photo", ""},
+		{"!upload pack.zip photo", "!upload pack.zip photo", "photo one.jpg  photos/"},
+		{"!upload 'photo ", "!upload 'photo one.jpg'", ""},
+		{"!upload 'a b' 'photos", "!upload 'a b' 'photos/", ""},
+		{"!upload 'it", `!upload "it's one"`, ""},
+		{`!upload "pho`, `!upload "photo`, ""},
+		{`!upload 'photo`, `!upload 'photo`, "photo one.jpg  photos/"},
+		{"!upload pack.zip nothing", "!upload pack.zip nothing", ""},
 		{"!dezip ", "!dezip p", ""},
 		{"!dezip pa", "!dezip pack.zip", ""},
 		{"!cat x pac", "!cat x pack.zip", ""},
