@@ -4,7 +4,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"io/fs"
-	"sort"
 )
 
 // A Page is what Read fills. It may be used again and again; its records are
@@ -46,11 +45,6 @@ func (r *Reader) Close() error {
 func (r *Reader) Seek(from uint64) {
 	r.Close()
 	r.next = max(from, 1)
-}
-
-// before returns the index of the last point at or before seq, -1 without one.
-func (s *segment) before(seq uint64) int {
-	return sort.Search(len(s.index), func(i int) bool { return s.index[i].seq > seq }) - 1
 }
 
 // Read replaces the content of the page by the next records that are not

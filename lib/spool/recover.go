@@ -355,9 +355,6 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 			}
 			seg.last = e.seq
 			seg.live.push(e.seq)
-			if k := len(seg.index); k == 0 || e.off >= seg.index[k-1].off+indexEvery {
-				seg.index = append(seg.index, point{e.seq, e.off, e.time})
-			}
 		}
 		messages = append(messages, e)
 	}
@@ -367,6 +364,9 @@ func (l *Log) load(f *found, rec *Recovered, newest bool, replay func(Record, bo
 		}
 	}
 	for _, e := range messages {
+		if e.kind == kindMessage && len(seg.live) > 0 && e.seq >= seg.live[0].First {
+			seg.index = addPoint(seg.index, point{e.seq, e.off, e.time})
+		}
 		switch {
 		case e.kind == kindState && restore != nil:
 			restore(e.body)

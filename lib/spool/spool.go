@@ -120,7 +120,7 @@ type segment struct {
 	sealed  bool           // is not written any more
 	damaged bool           // is kept when all is acknowledged
 	charged int64          // what the quota counts for it
-	index   []point        // of its records, one for every so many bytes
+	index   []point        // of its records, the first that waits and some after it
 	acks    bool           // it has a file of acknowledgements
 	acked   int64          // size of that file
 	pending set            // acknowledged, not yet in that file
@@ -130,17 +130,9 @@ type segment struct {
 	found   map[uint64]set // while the log is opened: acknowledged, by number of the view
 }
 
-// point is where a record is.
-type point struct {
-	seq  uint64
-	off  int64
-	time int64
-}
-
 const (
 	defaultSegment = 8 << 20
 	leastSegment   = 64 << 10
-	indexEvery     = 64 << 10
 	largeWrite     = 1 << 20 // what is gathered for one write
 	largeFrame     = 64 << 10
 	markSize       = recordHead + 8
@@ -232,7 +224,7 @@ func (l *Log) append(records []Record) error {
 	}
 	seg, s := l.cur, seal(l.cur.key, l.cur.number)
 	w := writer{f: l.file, at: seg.size, buf: l.buf[:0]}
-	points := len(seg.index)
+	index := seg.waitingIndex()
 	if seg.marked < seg.synced {
 		w.buf = appendMark(w.buf, s, w.at, seg.synced, l.committed)
 	}
@@ -242,9 +234,7 @@ func (l *Log) append(records []Record) error {
 	for i := range records {
 		r := &records[i]
 		off := w.end()
-		if k := len(seg.index); k == 0 || off >= seg.index[k-1].off+indexEvery {
-			seg.index = append(seg.index, point{r.Seq, off, r.Time})
-		}
+		index = addPoint(index, point{r.Seq, off, r.Time})
 		w.buf = appendHead(w.buf, s, off, head{seq: r.Seq, time: r.Time, kind: kindMessage, flags: r.Flags}, r.Meta, r.Frame)
 		w.buf = append(w.buf, r.Meta...)
 		w.add(r.Frame)
@@ -252,7 +242,6 @@ func (l *Log) append(records []Record) error {
 	w.flush()
 	l.keep(w.buf)
 	if w.err != nil {
-		seg.index = seg.index[:points]
 		l.uncharge(n)
 		l.counts.Refused++
 		return l.undo(w.err)
@@ -261,7 +250,7 @@ func (l *Log) append(records []Record) error {
 		seg.marked = seg.synced
 	}
 	l.changesWritten()
-	seg.size, seg.content = w.at, w.at
+	seg.size, seg.content, seg.index = w.at, w.at, index
 	if seg.first == 0 {
 		seg.first = records[0].Seq
 	}
