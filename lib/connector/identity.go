@@ -350,7 +350,7 @@ func (c *Connector) addIdentityCommands() {
 			Run: func(ctx context.Context, a control.Args) (any, error) {
 				name := a.String("client_id")
 				err := c.deleteCertificate(name, a.Bool("remove_only_symlink"))
-				c.disconnect(name, errDisconnected)
+				c.disconnectDeleted(ctx, name, err)
 				if ctx.Value(ownSocket{}) != nil {
 					var bad original
 					if errors.As(err, &bad) {
@@ -376,7 +376,7 @@ func (c *Connector) addIdentityCommands() {
 			Run: func(ctx context.Context, a control.Args) (any, error) {
 				name := a.String("client_id")
 				err := c.deleteToken(name)
-				c.disconnect(name, errDisconnected)
+				c.disconnectDeleted(ctx, name, err)
 				// For the original that there is none is no error.
 				if ctx.Value(ownSocket{}) == nil && (errors.Is(err, errNoTokens) || errors.Is(err, errNoToken)) {
 					err = nil
@@ -458,6 +458,17 @@ func (c *Connector) deleteToken(name string) error {
 	}
 	c.log.Info("token deleted", "peer", name)
 	return nil
+}
+
+// disconnectDeleted disconnects a client whose certificate or token a command
+// was to delete, with what came of that.
+// Differs: the original disconnects it also when there was nothing to delete. So
+// do we for its tools; our own are told of a failure, after which nothing is
+// expected to have changed.
+func (c *Connector) disconnectDeleted(ctx context.Context, name string, err error) {
+	if err == nil || ctx.Value(ownSocket{}) == nil {
+		c.disconnect(name, errDisconnected)
+	}
 }
 
 // deleteOwn deletes what a client proves itself with, and connects it again, so

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"aioc/lib/api"
 	"aioc/lib/config"
@@ -289,6 +290,29 @@ func TestDeletingWhatIsNotThereIsSaid(t *testing.T) {
 		got, err := test.at.Connector.command(within(t), local.Caller{UID: os.Geteuid()}, test.command, []byte(`{"client_id": "ghost"}`))
 		if text := fmt.Sprint(got); err != nil || !strings.Contains(text, `"status": false`) || !strings.Contains(text, test.want) {
 			t.Errorf("%s: got %v, %v, want %s", test.command, got, err, test.want)
+		}
+	}
+}
+
+func TestDeletingWhatIsNotThereDisconnectsForToolsOfTheOriginalOnly(t *testing.T) {
+	for _, command := range []string{"delete_client_certificate_on_server", "delete_client_token_on_server"} {
+		s := server(t)
+		s.client(t, "c1")
+		s.connected(t, "c1")
+		l := s.box("c1", false).current().l
+		if _, err := s.Connector.command(within(t), local.Caller{UID: os.Geteuid()}, command, []byte(`{"client_id": "c1"}`)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-l.Done():
+			t.Errorf("%s failed, and disconnected the client", command)
+		case <-time.After(50 * time.Millisecond):
+		}
+		s.call(t, command, map[string]any{"client_id": "c1"})
+		select {
+		case <-l.Done():
+		case <-within(t).Done():
+			t.Errorf("%s by a tool of the original did not disconnect the client", command)
 		}
 	}
 }
