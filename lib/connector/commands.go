@@ -241,6 +241,7 @@ func (c *Connector) publicConfig() (map[string]any, error) {
 		}
 	}
 	all["ignore_peer_traffic"] = c.ignoredNow()
+	all["default_logger_log_level"] = cli.LevelName(c.level.Level())
 	return all, nil
 }
 

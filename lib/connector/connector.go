@@ -520,11 +520,11 @@ func (c *Connector) Reload(next *config.Config) error {
 			return err
 		}
 	}
-	if level, err := cli.ParseLevel(next.LogLevel); err == nil && next.Given("default_logger_log_level") {
-		c.level.Set(level)
-	}
 	if err := c.takeLists(next); err != nil {
 		return err
+	}
+	if level, err := cli.ParseLevel(next.LogLevel); err == nil {
+		c.level.Set(level)
 	}
 	var unchanged []string
 	for _, key := range changed(c.cfg.Load(), next) {

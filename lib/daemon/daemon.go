@@ -41,6 +41,7 @@ type program struct {
 	broker    *bool     // a server's
 	subscribe *[]string // a client's
 	values    *[]string
+	verbose   *bool
 	tokens    bool // use_token, before -tls
 }
 
@@ -68,7 +69,7 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	printConfig := p.set.Bool("print-config", "print the effective configuration as JSON")
 	template := p.set.Bool("template", "print the default configuration as JSON")
 	format := p.set.String("log", "text", "FORMAT", "format of the log on stderr: text or json")
-	verbose := p.set.Bool("v", "log more: level DEBUG")
+	p.verbose = p.set.Bool("v", "log more: level DEBUG")
 	grace := p.set.Duration("grace", 10*time.Second, "D", "how long to pass on what was taken when ended by a signal")
 
 	rest, status, done := p.set.Parse(args)
@@ -107,9 +108,6 @@ func Run(server bool, args []string, stdout, stderr io.Writer) int {
 	var level slog.LevelVar
 	if l, err := cli.ParseLevel(cfg.LogLevel); err == nil {
 		level.Set(l)
-	}
-	if *verbose {
-		level.Set(slog.LevelDebug)
 	}
 	return p.serve(cfg, warnings, logFormat, &level, *grace)
 }
@@ -249,6 +247,9 @@ func (p *program) flags(cfg *config.Config) error {
 			return fmt.Errorf("-name: %w", err)
 		}
 		cfg.ClientName = *p.client
+	}
+	if *p.verbose {
+		cfg.LogLevel = cli.LevelName(slog.LevelDebug)
 	}
 	if p.broker != nil && p.set.Given("broker") {
 		cfg.Broker = *p.broker

@@ -116,6 +116,27 @@ func TestALogDirectoryThatAllCanWriteIsWarnedOf(t *testing.T) {
 	}
 }
 
+// asked returns the reply of a daemon to a command, when it has started.
+func (d *daemon) asked(t *testing.T, dir, command string) string {
+	t.Helper()
+	limit := time.Now().Add(patience)
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+		c, err := api.OpenControl(t.Context(), api.Target{Dir: dir})
+		if err != nil && time.Now().Before(limit) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("it does not start: %v, %s", err, d.text())
+		}
+		defer c.Close()
+		text, err := c.Call(t.Context(), command, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+}
+
 func TestTheLevelOfTheLogIsThatOfTheFlagThenThatOfTheFile(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
@@ -127,21 +148,7 @@ func TestTheLevelOfTheLogIsThatOfTheFlagThenThatOfTheFile(t *testing.T) {
 	} {
 		dir := newDir(t)
 		d := spawn(t, "server", nil, nil, append([]string{"-tls", "off", "-dir", dir, "-addr", freeAddr(t)}, tt.args...)...)
-		reply := ""
-		limit := time.Now().Add(patience)
-		for tick := time.NewTicker(5 * time.Millisecond); reply == ""; <-tick.C {
-			if c, err := api.OpenControl(t.Context(), api.Target{Dir: dir}); err == nil {
-				text, err := c.Call(t.Context(), "show_log_level", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				reply = string(text)
-				c.Close()
-			} else if time.Now().After(limit) {
-				t.Fatalf("it does not start: %v, %s", err, d.text())
-			}
-		}
-		if reply != tt.want {
+		if reply := d.asked(t, dir, "show_log_level"); reply != tt.want {
 			t.Errorf("%q: the level is %s, want %s", tt.args, reply, tt.want)
 		}
 		d.signal(t, syscall.SIGTERM)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,5 +44,40 @@ func TestAReloadThatHangsHoldsUpNothing(t *testing.T) {
 	d.signal(t, syscall.SIGTERM)
 	if status := d.ends(t); status != 0 {
 		t.Errorf("got %d, want 0: %s", status, d.text())
+	}
+}
+
+func TestAReloadTakesTheLevelOfTheLogAsAStartDoes(t *testing.T) {
+	for _, tt := range []struct {
+		args          []string
+		before, after string // content of the file
+		first, want   string
+	}{
+		{nil, `{"default_logger_log_level": "DEBUG"}`, `{}`, "DEBUG", "INFO"},
+		{nil, `{}`, `{"default_logger_log_level": "ERROR"}`, "INFO", "ERROR"},
+		{[]string{"-v"}, `{}`, `{"default_logger_log_level": "ERROR"}`, "DEBUG", "DEBUG"},
+		{[]string{"-set", `default_logger_log_level="WARNING"`}, `{"default_logger_log_level": "ERROR"}`, `{}`, "WARNING", "WARNING"},
+	} {
+		dir := newDir(t)
+		file := mustWrite(t, filepath.Join(dir, "aioc.json"), tt.before)
+		d := spawn(t, "server", nil, nil, append(append([]string{"-tls", "off", "-dir", dir, "-addr", freeAddr(t)}, tt.args...), file)...)
+		check := func(when, want string) {
+			t.Helper()
+			var all struct {
+				Level string `json:"default_logger_log_level"`
+			}
+			if err := json.Unmarshal([]byte(d.asked(t, dir, "show_config")), &all); err != nil {
+				t.Fatal(err)
+			}
+			if got := d.asked(t, dir, "show_log_level"); got != `"`+want+`"` || all.Level != want {
+				t.Errorf("%q, %s %s: the level is %s and config says %s, want %s", tt.args, tt.after, when, got, all.Level, want)
+			}
+		}
+		check("before", tt.first)
+		mustWrite(t, file, tt.after)
+		d.asked(t, dir, "reload")
+		check("after", tt.want)
+		d.signal(t, syscall.SIGTERM)
+		d.ends(t)
 	}
 }
