@@ -226,6 +226,9 @@ func TestAPeerThatIsIgnoredAndNotKnownIsTold(t *testing.T) {
 	if status, out, errs := ctl(t, "", "-dir", dir, "ignore-traffic", "pump7"); status != 0 || out != "[\"pump7\"]\n" || !strings.Contains(errs, "no peer pump7 is here now") {
 		t.Errorf("status %d, %q, %q", status, out, errs)
 	}
+	if _, out, _ := ctl(t, "", "-dir", dir, "status"); !strings.Contains(out, `"ignored":"pump7"`) {
+		t.Errorf("status does not tell who is ignored: %q", out)
+	}
 	cdir, _ := daemon(t, func(cfg *config.Config) { cfg.IsServer, cfg.ClientName = false, "c1" })
 	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "pump7"); status != 2 || !strings.Contains(errs, "only peer is its server") {
 		t.Errorf("a client: status %d, %q", status, errs)

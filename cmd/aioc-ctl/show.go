@@ -208,6 +208,7 @@ type statusRow struct {
 	Config   string   `json:"config_file,omitempty"`
 	Dir      string   `json:"directory,omitempty"`
 	Sandbox  string   `json:"sandbox,omitempty"`
+	Ignored  string   `json:"ignored,omitempty"` // whose messages are dropped
 	Problems []string `json:"problems"`
 }
 
@@ -237,7 +238,12 @@ func showStatus(ctx context.Context, c *call) error {
 			return err
 		}
 		r = statusRow{s.Name, s.Server, s.Address, true, s.Version, s.PID, s.Running, time.Since(s.Started).Seconds(), s.TLS, 0, 0, 0, 0,
-			s.ConfigFile, s.Directory, s.Sandbox, s.Problems}
+			s.ConfigFile, s.Directory, s.Sandbox, "", s.Problems}
+		if peer, all := s.Ignores(); all {
+			r.Ignored = "all peers"
+		} else {
+			r.Ignored = peer
+		}
 		for _, p := range s.Peers {
 			if p.Connected {
 				r.Peers++
@@ -265,6 +271,9 @@ func showStatus(ctx context.Context, c *call) error {
 			t.row("configuration", dash(r.Config))
 			t.row("directory", r.Dir)
 			t.row("sandbox", dash(r.Sandbox))
+			if r.Ignored != "" {
+				t.row("ignored", r.Ignored+"; see ignore-traffic")
+			}
 			t.row("waiting", strconv.Itoa(r.Waiting)+" messages")
 			t.row("dead letters", strconv.Itoa(r.Dead)+pick(r.Dead > 0, "; see dead list", ""))
 			t.row("dropped or refused", strconv.FormatUint(r.Dropped, 10)+pick(r.Dropped > 0, "; see stats", ""))

@@ -145,6 +145,18 @@ func TestHealthSaysWhatIsNotWell(t *testing.T) {
 	if h := health(c); !h.OK || len(h.Problems) != 0 || h.Name != "c1" {
 		t.Errorf("got %+v", h)
 	}
+	command(t, s, "manage_ignore_peer_traffic", map[string]any{"unique_peer": "c2"})
+	if h := health(s); !h.OK {
+		t.Errorf("one peer is ignored: got %+v", h)
+	}
+	command(t, s, "manage_ignore_peer_traffic", map[string]any{"enable": true})
+	if h := health(s); h.OK || len(h.Problems) != 1 || !strings.Contains(h.Problems[0], "the messages of all peers are dropped") {
+		t.Errorf("all are ignored: got %+v", h)
+	}
+	command(t, s, "manage_ignore_peer_traffic", map[string]any{"disable": true})
+	if h := health(s); !h.OK {
+		t.Errorf("nobody is ignored: got %+v", h)
+	}
 	command(t, s, "stop", nil)
 	if h := health(s); h.OK || !slices.Contains(h.Problems, "the connector is stopped") {
 		t.Errorf("got %+v", h)

@@ -263,6 +263,9 @@ func (c *Connector) problems() []string {
 			list = append(list, "the server refuses the subscriptions: "+why)
 		}
 	}
+	if c.ignoredNow() == true {
+		list = append(list, "the messages of all peers are dropped, as ignore-traffic asked for: see aioc-ctl ignore-traffic off")
+	}
 	for _, crt := range c.certs.list(cfg, c.paths) {
 		what := "the certificate of the " + crt.Name
 		if crt.Name == "default" {

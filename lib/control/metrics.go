@@ -18,6 +18,8 @@ func (s *Stats) Metrics(now time.Time) string {
 	m.sample("aioc_info", 1, "role", s.role(), "tls", s.TLS, "version", s.Version)
 	m.one("aioc_up", "gauge", "1 while the connector is started, 0 after stop.", number(s.Running))
 	m.one("aioc_healthy", "gauge", "1 when health finds no problem.", number(len(s.Problems) == 0))
+	peer, all := s.Ignores()
+	m.one("aioc_traffic_ignored", "gauge", "1 while the messages of all peers, or of one, are dropped: see ignore-traffic.", number(all || peer != ""))
 	m.one("aioc_start_time_seconds", "gauge", "When the process started, Unix time.", seconds(s.Started))
 
 	connected := 0

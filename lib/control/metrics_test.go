@@ -24,6 +24,30 @@ func sampleStats() *Stats {
 	}
 }
 
+func TestIgnoredTrafficIsReadFromBothFormsOfIt(t *testing.T) {
+	for _, tt := range []struct {
+		ignored any
+		peer    string
+		all     bool
+		metric  string
+	}{
+		{nil, "", false, "0"},
+		{false, "", false, "0"},
+		{true, "", true, "1"},
+		{[]string{"c1"}, "c1", false, "1"},
+		{[]any{"c1"}, "c1", false, "1"},
+		{[]any{}, "", false, "0"},
+	} {
+		s := &Stats{Name: "c", Ignored: tt.ignored}
+		if peer, all := s.Ignores(); peer != tt.peer || all != tt.all {
+			t.Errorf("%v: got %q, %v, want %q, %v", tt.ignored, peer, all, tt.peer, tt.all)
+		}
+		if want := `aioc_traffic_ignored{name="c"} ` + tt.metric + "\n"; !strings.Contains(s.Metrics(time.Now()), want) {
+			t.Errorf("%v: no line %q", tt.ignored, want)
+		}
+	}
+}
+
 // The rules of the format: https://prometheus.io/docs/instrumenting/exposition_formats
 var (
 	helpLine   = regexp.MustCompile(`^# HELP ([a-zA-Z_:][a-zA-Z0-9_:]*) \S.*$`)

@@ -43,6 +43,24 @@ type Stats struct {
 
 }
 
+// Ignores returns whose messages are dropped, as the command ignore-traffic asked
+// for: of all peers, or of one, or of none: then it is "".
+func (s *Stats) Ignores() (peer string, all bool) {
+	switch v := s.Ignored.(type) {
+	case bool:
+		return "", v
+	case []string:
+		if len(v) > 0 {
+			return v[0], false
+		}
+	case []any: // it was read from JSON
+		if len(v) > 0 {
+			peer, _ = v[0].(string)
+		}
+	}
+	return peer, false
+}
+
 // PeerStats is what is known of one peer.
 type PeerStats struct {
 	Name      string      `json:"name"`
