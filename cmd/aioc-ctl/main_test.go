@@ -356,3 +356,31 @@ func TestAListIsChangedAndTheReplySaysHow(t *testing.T) {
 		t.Errorf("what is not there: status %d, %q, %q", status, out, errs)
 	}
 }
+
+func TestAListOfConnectorsTellsTheStateAndTheNameOfEach(t *testing.T) {
+	dir, _ := daemon(t, server)
+	_, before, _ := ctl(t, "", "-dir", dir, "list")
+	if !strings.Contains(before, `"state":"running"`) {
+		t.Errorf("got %s, want running", before)
+	}
+	if status, _, errs := ctl(t, "", "-dir", dir, "stop"); status != 0 {
+		t.Fatal(errs)
+	}
+	want := strings.Replace(before, "running", "stopped", 1)
+	if _, after, _ := ctl(t, "", "-dir", dir, "list"); after != want {
+		t.Errorf("stopped: got %s, want %s", after, want)
+	}
+	if _, out, _ := ctl(t, "", "-dir", fake(t, nil), "-timeout", "0.2", "list"); !strings.Contains(out, `"state":"silent"`) {
+		t.Errorf("got %s, want silent", out)
+	}
+
+	// One that is stopped is called by its address when one must be chosen.
+	ln, err := net.Listen("unix", filepath.Join(dir, "aioc_client_c1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if _, _, errs := ctl(t, "", "-dir", dir, "status"); !strings.Contains(errs, "127.0.0.1:") {
+		t.Errorf("says %q, want HOST:PORT", errs)
+	}
+}

@@ -217,14 +217,14 @@ func (m *menu) choose(ctx context.Context) error {
 	if len(all) == 0 {
 		return fmt.Errorf("%w in %s: start aioc-server or aioc-client, or name its directory with -dir", api.ErrNoConnector, dir)
 	}
-	names := config.Names(all)
+	names := api.Names(ctx, all)
 	if len(all) == 1 {
 		t.Connector = names[0]
 		return nil
 	}
 	var b strings.Builder
 	for i, e := range all {
-		fmt.Fprintf(&b, "%2d %s (%s)\n", i, cli.Escape(e.Name), pick(e.Server, "server", "client"))
+		fmt.Fprintf(&b, "%2d %s (%s)\n", i, cli.Escape(names[i]), pick(e.Server, "server", "client"))
 	}
 	if err := m.p.write([]byte(b.String())); err != nil {
 		return err

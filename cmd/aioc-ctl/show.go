@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"aioc/lib/api"
@@ -23,10 +24,37 @@ type connectorRow struct {
 	Server bool   `json:"server"`
 	Native bool   `json:"native"` // of this toolkit
 	Alive  bool   `json:"alive"`
+	State  string `json:"state"` // running, stopped, silent or dead
+}
+
+// listTimeout is how long list waits for a connector: one that is well answers
+// at once.
+const listTimeout = 2 * time.Second
+
+// state asks a connector how it is. One of the original, and one that does not
+// let this user ask, is taken to run.
+func (c *call) state(ctx context.Context, dir string, e config.Endpoint) string {
+	if !e.Alive() {
+		return "dead"
+	}
+	if e.Own == "" {
+		return "running"
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(listTimeout, c.p.opt.timeout))
+	defer cancel()
+	client, err := api.OpenControl(ctx, api.Target{Dir: dir, Connector: e.Name})
+	if err == nil {
+		defer client.Close()
+		var reply json.RawMessage
+		if reply, err = client.Call(ctx, "show_attribute", map[string]any{"attribute": "is_running"}); err == nil {
+			return pick(text(reply) == "false", "stopped", "running")
+		}
+	}
+	return pick(ctx.Err() != nil, "silent", "running")
 }
 
 // list lists the connectors in the directory.
-func list(_ context.Context, c *call) error {
+func list(ctx context.Context, c *call) error {
 	dir := c.p.opt.target.Dir
 	if file := c.p.opt.target.ConfigFile; file != "" && dir == "" {
 		cfg, err := config.Load(file)
@@ -45,14 +73,22 @@ func list(_ context.Context, c *call) error {
 		}
 		return err
 	}
-	rows := []connectorRow{}
-	for _, e := range all {
-		rows = append(rows, connectorRow{e.Name, e.Server, e.Own != "", e.Alive()})
+	rows := make([]connectorRow, len(all))
+	var asked sync.WaitGroup // all at once: one that is silent holds up nobody
+	for i, e := range all {
+		asked.Go(func() {
+			state := c.state(ctx, dir, e)
+			if state == "stopped" {
+				e.Name = api.Names(ctx, []config.Endpoint{e})[0]
+			}
+			rows[i] = connectorRow{e.Name, e.Server, e.Own != "", state != "dead", state}
+		})
 	}
+	asked.Wait()
 	return c.p.emit(rows, func(t *table) {
 		t.head("NAME", "ROLE", "KIND", "STATE")
 		for _, r := range rows {
-			t.row(r.Name, pick(r.Server, "server", "client"), pick(r.Native, "aioc", "python"), pick(r.Alive, "running", "dead"))
+			t.row(r.Name, pick(r.Server, "server", "client"), pick(r.Native, "aioc", "python"), r.State)
 		}
 	})
 }

@@ -104,7 +104,7 @@ type channel struct {
 // Open finds the connector and connects to it.
 func Open(ctx context.Context, t Target) (*Client, error) {
 	c := &Client{}
-	if err := c.find(t, true); err != nil {
+	if err := c.find(ctx, t, true); err != nil {
 		return nil, err
 	}
 	ch, err := c.greet(ctx, greeting{})
@@ -123,7 +123,7 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 		}
 		return nil, legacy
 	}
-	if err := c.find(t, false); err != nil {
+	if err := c.find(ctx, t, false); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func Open(ctx context.Context, t Target) (*Client, error) {
 
 // find fills in paths and what the configuration tells. When it is hasty it
 // may leave out what the connector itself will tell.
-func (c *Client) find(t Target, hasty bool) error {
+func (c *Client) find(ctx context.Context, t Target, hasty bool) error {
 	if t.ConfigFile != "" {
 		cfg, err := config.Load(t.ConfigFile)
 		if err != nil {
@@ -193,7 +193,7 @@ func (c *Client) find(t Target, hasty bool) error {
 		c.info = Info{Name: alive[0].Name, Server: alive[0].Server}
 		return nil
 	}
-	return fmt.Errorf("%w in %s: say which with -connector: %s", ErrSeveral, dir, strings.Join(config.Names(alive), ", "))
+	return fmt.Errorf("%w in %s: say which with -connector: %s", ErrSeveral, dir, strings.Join(Names(ctx, alive), ", "))
 }
 
 // Info returns what is known of the connector.

@@ -104,7 +104,7 @@ func (ch *channel) call(ctx context.Context, command string, kwargs map[string]a
 // is stopped has no socket but the one for them.
 func OpenControl(ctx context.Context, t Target) (*Client, error) {
 	c := &Client{}
-	if err := c.find(t, true); err != nil {
+	if err := c.find(ctx, t, true); err != nil {
 		return nil, err
 	}
 	ch, err := c.greet(ctx, greeting{})
@@ -129,7 +129,7 @@ func OpenControl(ctx context.Context, t Target) (*Client, error) {
 			return nil, nobody(c.paths.OwnSocket)
 		}
 	}
-	if err := c.find(t, false); err != nil {
+	if err := c.find(ctx, t, false); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"aioc/lib/config"
 )
 
 // absence is an ErrNoConnector in words of its own.
@@ -61,6 +63,33 @@ func dirError(dir string, err error) error {
 		return fmt.Errorf("%w: directory %s: run as the connector's user or in its group, or name another directory with -dir", ErrRefused, dir)
 	}
 	return fmt.Errorf("directory %s: %w", dir, err)
+}
+
+// nameTimeout is how long Names waits for a connector: one that is well answers
+// at once.
+const nameTimeout = 2 * time.Second
+
+// Names is config.Names with HOST:PORT also for servers of this toolkit that are
+// stopped: these are not in the list of active connectors, so they are asked.
+func Names(ctx context.Context, list []config.Endpoint) []string {
+	names := config.Names(list)
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	for i, e := range list {
+		if !e.Server || e.Own == "" || e.Name != e.ID {
+			continue
+		}
+		c := &Client{paths: e.Paths()}
+		ch, err := c.greet(ctx, greeting{})
+		if err != nil {
+			continue // it goes by its ID
+		}
+		ch.conn.Close()
+		if addr, ok := config.ParseText(ch.info.Name); ok {
+			names[i] = addr.String()
+		}
+	}
+	return names
 }
 
 // gone reports whether err is that of a connection whose other end went away

@@ -67,6 +67,25 @@ func (a Addr) Text() string {
 	return "(" + pythonRepr(a.Host) + ", " + port + ")"
 }
 
+// ParseText reads the form of Text.
+func ParseText(s string) (a Addr, ok bool) {
+	inner := strings.TrimSuffix(strings.TrimPrefix(s, "("), ")")
+	i := strings.LastIndex(inner, ", ")
+	if i < 2 {
+		return Addr{}, false
+	}
+	port := strings.Trim(inner[i+2:], "'")
+	n, err := parsePort(port)
+	if err != nil {
+		return Addr{}, false
+	}
+	a = Addr{Host: inner[1 : i-1], Port: n}
+	if port != inner[i+2:] {
+		a.text = port
+	}
+	return a, a.Text() == s && validHost(a.Host) == nil
+}
+
 // Line returns "HOST PORT", the form of active_connectors.json.
 func (a Addr) Line() string { return a.Host + " " + a.portText() }
 

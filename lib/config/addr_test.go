@@ -90,3 +90,16 @@ func TestBindHost(t *testing.T) {
 		}
 	}
 }
+
+func TestParseTextReadsWhatTextWrites(t *testing.T) {
+	for _, a := range []Addr{{Host: "127.0.0.1", Port: 10673}, {Host: "::1", Port: 1}, {Host: "h", Port: 443, text: "443"}} {
+		if got, ok := ParseText(a.Text()); !ok || got != a {
+			t.Errorf("%s: got %+v, %v, want %+v", a.Text(), got, ok, a)
+		}
+	}
+	for _, s := range []string{"", "pump7", "(", "('h')", "('h', x)", "('', 1)", "'h', 1", "(, 1)", "('h', 1", "('h', 99999)"} {
+		if got, ok := ParseText(s); ok {
+			t.Errorf("%q: got %+v", s, got)
+		}
+	}
+}
