@@ -176,12 +176,12 @@ func top(ctx context.Context, c *call) error {
 	if !live && o.count == 0 {
 		return usagef("top: want -n COUNT, since standard output is not a terminal")
 	}
-	sample := func() (*control.Stats, error) {
+	sample := func(ctx context.Context) (*control.Stats, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, errTimeout)
 		defer cancel()
 		return c.stats(ctx)
 	}
-	s, err := sample()
+	s, err := sample(ctx)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,12 @@ func top(ctx context.Context, c *call) error {
 			}
 			c.close()
 			c.client = nil
-			if s, err = sample(); err == nil {
+			if screen == nil {
+				s, err = sample(ctx)
+			} else if s, quit, err = screen.await(ctx, sample, v.lines); quit {
+				return err
+			}
+			if err == nil {
 				break
 			}
 			if ctx.Err() != nil {
@@ -240,10 +245,57 @@ func top(ctx context.Context, c *call) error {
 			// It may be restarting.
 			text := err.Error()
 			if err := screen.draw(func(width, height int) []string {
-				return append([]string{cut("! "+cli.Escape(text), width)}, v.lines(width, max(height-1, 1))...)
+				return warned(text, v.lines, width, height)
 			}); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// warned puts a warning above the lines of before, as long as it needs.
+func warned(text string, lines func(width, height int) []string, width, height int) []string {
+	warning := wrap("! "+cli.Escape(text), width)
+	for i, line := range warning {
+		warning[i] = cut(line, width)
+	}
+	return append(warning, lines(width, max(height-len(warning), 1))...)
+}
+
+// lateAfter is when an answer is late enough to be told.
+const lateAfter = 2 * time.Second
+
+// await takes a sample while the keys work and the screen tells how long the
+// connector has said nothing. Sample ends when it is given up.
+func (s *screen) await(ctx context.Context, sample func(context.Context) (*control.Stats, error), lines func(width, height int) []string) (stats *control.Stats, quit bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	asked := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		stats, err = sample(ctx)
+	}()
+	shown := lines
+	for told := time.Duration(0); ; {
+		select {
+		case <-done:
+			cancel()
+			return stats, false, err
+		case <-time.After(50 * time.Millisecond):
+		}
+		quit, wrong := pause(ctx, s, shown, time.Millisecond)
+		late := time.Since(asked).Truncate(time.Second)
+		if !quit && wrong == nil && late >= lateAfter && late != told {
+			told = late
+			shown = func(width, height int) []string {
+				return warned(fmt.Sprintf("no answer for %s: what follows is from before", age(late.Seconds())), lines, width, height)
+			}
+			wrong = s.draw(shown)
+		}
+		if quit || wrong != nil {
+			cancel()
+			<-done
+			return nil, true, wrong
 		}
 	}
 }
@@ -275,10 +327,21 @@ func pause(ctx context.Context, s *screen, lines func(width, height int) []strin
 			suspend = true
 		default:
 		}
+		again := false
+		select {
+		case <-s.continued: // stopped by another than us
+			again = true
+		default:
+		}
 		if suspend {
-			if err := s.suspend(); err != nil {
-				return true, err
-			}
+			err = s.suspend(ctx)
+		} else if again {
+			err = s.resume(ctx)
+		}
+		if err != nil {
+			return true, err
+		}
+		if suspend || again {
 			s.width = 0 // drawn anew
 		}
 		if s.resized() {
@@ -296,17 +359,19 @@ type screen struct {
 	before        *term.State
 	width, height int
 	suspended     chan os.Signal // SIGTSTP, which would leave the screen as it is
+	continued     chan os.Signal // SIGCONT
 }
 
 // openScreen changes to the other screen of the terminal, if it has one.
 func openScreen(stdin any, out *os.File) (*screen, error) {
-	s := &screen{out: out, in: -1, suspended: make(chan os.Signal, 1)}
+	s := &screen{out: out, in: -1, suspended: make(chan os.Signal, 1), continued: make(chan os.Signal, 1)}
 	if f, ok := stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		s.in = int(f.Fd())
 	}
 	err := s.open()
 	if err == nil {
 		signal.Notify(s.suspended, unix.SIGTSTP)
+		signal.Notify(s.continued, unix.SIGCONT)
 	}
 	return s, err
 }
@@ -337,16 +402,50 @@ func (s *screen) leave() {
 // close is leave for good.
 func (s *screen) close() {
 	signal.Stop(s.suspended)
+	signal.Stop(s.continued)
 	s.leave()
 }
 
 // suspend stops the process, as Control-Z does, until the shell lets it go on.
-func (s *screen) suspend() error {
+func (s *screen) suspend(ctx context.Context) error {
 	s.leave()
+	select {
+	case <-s.continued: // of before
+	default:
+	}
 	if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
 		return fmt.Errorf("suspend: %w", err)
 	}
-	return s.open()
+	// This thread may run on for a moment before the process stops: what it did to
+	// the terminal now, the shell would undo.
+	select {
+	case <-s.continued:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.resume(ctx)
+}
+
+// resume takes the terminal after the process was stopped, once it is in the
+// foreground: until then the terminal is the shell's.
+func (s *screen) resume(ctx context.Context) error {
+	for s.in >= 0 {
+		group, err := unix.IoctlGetInt(s.in, unix.TIOCGPGRP)
+		if err != nil || group == unix.Getpgrp() {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	before := s.before
+	err := s.open()
+	if before != nil {
+		s.before = before // the shell's own settings may not be those of programs
+	}
+	return err
 }
 
 // resized asks for the size and reports whether it has changed.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +79,59 @@ func TestAgesAndSizes(t *testing.T) {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+// A connector that is silent must not take the keys away from the user.
+func TestALateAnswerIsToldAndTheKeysWork(t *testing.T) {
+	keyboard, typed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer typed.Close()
+	seen, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	defer out.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	given := make(chan struct{})
+	silent := func(ctx context.Context) (*control.Stats, error) {
+		<-ctx.Done()
+		close(given)
+		return nil, ctx.Err()
+	}
+	v := newView(busy(), nil, 0)
+	s := &screen{out: out, in: int(keyboard.Fd()), width: 80, height: 24}
+	go func() {
+		for r := bufio.NewScanner(seen); r.Scan(); {
+			if strings.Contains(r.Text(), "! no answer for 2s: what follows is from before") {
+				_, _ = typed.WriteString("q")
+			}
+		}
+	}()
+	if _, quit, err := s.await(ctx, silent, v.lines); !quit || err != nil {
+		t.Fatalf("quit %v, %v; want true, nil", quit, err)
+	}
+	<-given
+
+	prompt := func(context.Context) (*control.Stats, error) { return v.Stats, nil }
+	if got, quit, err := s.await(ctx, prompt, v.lines); got != v.Stats || quit || err != nil {
+		t.Errorf("got %p, %v, %v; want %p, false, nil", got, quit, err, v.Stats)
+	}
+}
+
+func TestAWarningIsShownToItsEnd(t *testing.T) {
+	v := newView(busy(), nil, 0)
+	text := "nobody listens at " + strings.Repeat("x", 30) + ": start aioc-server or aioc-client"
+	lines := warned(text, v.lines, 40, 12)
+	if got := strings.Join(lines[:3], " "); got != "! "+text {
+		t.Errorf("got %q, want %q", got, "! "+text)
+	}
+	if len(lines) > 12 {
+		t.Errorf("%d lines for 12", len(lines))
 	}
 }
