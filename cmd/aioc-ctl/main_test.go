@@ -384,3 +384,18 @@ func TestAListOfConnectorsTellsTheStateAndTheNameOfEach(t *testing.T) {
 		t.Errorf("says %q, want HOST:PORT", errs)
 	}
 }
+
+func TestTheMenuAsksBeforeItEndsAConnector(t *testing.T) {
+	for line, command := range map[string]string{"2": "stop -hard", "3": "restart", "shutdown": "shutdown"} {
+		asked := ""
+		m := &menu{p: &program{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, ask: func(_ context.Context, question string) (string, error) {
+			asked = question
+			return "n", nil
+		}}}
+		m.p.opt.target.Dir = t.TempDir()
+		err := m.run(t.Context(), []string{line})
+		if want := command + ": nothing was done"; asked != command+": sure? (y/n) " || err == nil || err.Error() != want {
+			t.Errorf("%s: asks %q, says %v; want %q", line, asked, err, want)
+		}
+	}
+}

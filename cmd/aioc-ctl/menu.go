@@ -33,8 +33,8 @@ func choices() []choice {
 	return []choice{
 		{words: "start"},
 		{words: "stop"},
-		{words: "stop -hard"},
-		{words: "restart"},
+		{words: "stop -hard", sure: true},
+		{words: "restart", sure: true},
 		{words: "peers"},
 		{words: "ignore-traffic", wants: "on, off, show, or the name of a peer"},
 		{words: "queues"},
@@ -251,6 +251,7 @@ func (m *menu) choose(ctx context.Context) error {
 
 // run runs one line.
 func (m *menu) run(ctx context.Context, words []string) error {
+	sure := words[0] == "shutdown" // it has no number, and nothing here undoes it
 	if i, err := strconv.Atoi(words[0]); err == nil {
 		all := choices()
 		if i < 0 || i >= len(all) {
@@ -268,14 +269,11 @@ func (m *menu) run(ctx context.Context, words []string) error {
 			}
 			words = append(words, strings.Fields(answer)...)
 		}
-		if c.sure {
-			answer, err := m.line(ctx, strings.Join(words, " ")+": sure? (y/n) ")
-			if err != nil && !errors.Is(err, io.EOF) {
-				return err
-			}
-			if !strings.HasPrefix(strings.ToLower(answer), "y") {
-				return failf(cli.Failed, "%s: nothing was done", c.words)
-			}
+		sure = c.sure
+	}
+	if sure {
+		if err := m.sure(ctx, words); err != nil {
+			return err
 		}
 	}
 	one := *m.p
@@ -295,6 +293,18 @@ func (m *menu) run(ctx context.Context, words []string) error {
 	stop := m.p.catch(func() { cancel(failf(cli.Failed, "interrupted")) })
 	defer stop()
 	return one.command(ctx, words)
+}
+
+// sure asks whether the command is meant.
+func (m *menu) sure(ctx context.Context, words []string) error {
+	answer, err := m.p.ask(ctx, strings.Join(words, " ")+": sure? (y/n) ")
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return failf(cli.Failed, "%s: nothing was done", strings.Join(words, " "))
+	}
+	return nil
 }
 
 // learn asks for the names of the peers, for completion.
