@@ -16,6 +16,7 @@ import (
 
 	"aioc/lib/api"
 	"aioc/lib/cli"
+	"aioc/lib/config"
 	"aioc/lib/control"
 )
 
@@ -250,8 +251,22 @@ func disconnect(ctx context.Context, c *call) error {
 // done reports whether a reply says that it was done.
 func done(s string) bool { return s == "true" || s == "True" }
 
+// peerNamed is the peer that the user means: of a client also its server as
+// HOST:PORT, which all other programs take, and not only as the original writes it.
+func peerNamed(info api.Info, word string) string {
+	if addr, err := config.ParseAddr(word); err == nil && !info.Server {
+		if own, ok := config.ParseText(info.Peer); ok && own.String() == addr.String() {
+			return info.Peer
+		}
+	}
+	return word
+}
+
 func ignoreTraffic(ctx context.Context, c *call) error {
-	kwargs := map[string]any{"unique_peer": c.args[0]}
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	kwargs := map[string]any{"unique_peer": peerNamed(c.client.Info(), c.args[0])}
 	switch c.args[0] {
 	case "on":
 		kwargs = map[string]any{"enable": true}
@@ -261,14 +276,18 @@ func ignoreTraffic(ctx context.Context, c *call) error {
 		kwargs = map[string]any{"show": true}
 	}
 	peer, _ := kwargs["unique_peer"].(string)
-	if err := plain("manage_ignore_peer_traffic", kwargs)(ctx, c); err != nil || peer == "" || c.python() {
+	changed := peer != "" || kwargs["enable"] != nil
+	if err := plain("manage_ignore_peer_traffic", kwargs)(ctx, c); err != nil || !changed || c.python() {
 		return err
 	}
 	s, err := c.stats(ctx)
 	if err != nil {
 		return err
 	}
-	if s.PeersLeft == 0 && !slices.ContainsFunc(s.Peers, func(p control.PeerStats) bool { return p.Name == peer }) {
+	if s.ConfigFile == "" {
+		fmt.Fprintf(c.p.stderr, "%s: %s: until the connector ends: it has no configuration file to write it into\n", name, c.word)
+	}
+	if peer != "" && s.PeersLeft == 0 && !slices.ContainsFunc(s.Peers, func(p control.PeerStats) bool { return p.Name == peer }) {
 		fmt.Fprintf(c.p.stderr, "%s: %s: no peer %s is here now: the messages of one that comes will be dropped\n", name, c.word, cli.Escape(peer))
 	}
 	return nil
@@ -328,14 +347,14 @@ func (c *call) sure(ctx context.Context, question string) error {
 		return nil
 	}
 	if !c.p.menu && !terminal(c.p.stdin) {
-		return usagef("%s deletes messages: say -yes if that is meant", c.word)
+		return usagef("%s deletes messages: say -yes if that is meant", pick(c.word == "dead", "dead drop", c.word))
 	}
 	answer, err := c.p.ask(ctx, question+" (y/n) ")
 	if err != nil {
 		return err
 	}
 	if !strings.HasPrefix(strings.ToLower(answer), "y") {
-		return failf(cli.Failed, "%s: nothing was done", c.word)
+		return failf(cli.Failed, "%s: nothing was done", pick(c.word == "dead", "dead drop", c.word))
 	}
 	return nil
 }

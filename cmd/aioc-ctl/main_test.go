@@ -126,6 +126,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"status -hard", 2, "-hard can't be used with status"},
 		{"-n 0 top", 2, "want 1 or more"},
 		{"top", 2, "want -n COUNT"},
+		{"metrics -json", 2, "the command stats has the same as JSON"},
 		{"top -n 1 -interval 1ms", 2, "want 100ms or more"},
 		{"-timeout 0 status", 2, "want more than 0"},
 		{"ping", 2, "name of a client"},
@@ -155,7 +156,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"dead show", 2, "want the ID"},
 		{"dead retry", 2, "want one of ID, -type and -all"},
 		{"dead retry 7 -all", 2, "want one of ID, -type and -all"},
-		{"dead drop 7", 2, "say -yes"},
+		{"dead drop 7", 2, "dead drop deletes messages: say -yes"},
 		{"show", 2, "want show KEY"},
 		{"show no_such_key", 2, "no_such_key"},
 		{"shutdown now", 2, `unexpected argument "now"`},
@@ -233,8 +234,26 @@ func TestAPeerThatIsIgnoredAndNotKnownIsTold(t *testing.T) {
 	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "pump7"); status != 2 || !strings.Contains(errs, "only peer is its server") {
 		t.Errorf("a client: status %d, %q", status, errs)
 	}
-	if status, out, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "('127.0.0.1', 10673)"); status != 0 || errs != "" {
+	if status, out, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "('127.0.0.1', 10673)"); status != 0 || strings.Contains(errs, "is here now") {
 		t.Errorf("its server: status %d, %q, %q", status, out, errs)
+	}
+	if status, out, _ := ctl(t, "", "-dir", cdir, "ignore-traffic", "127.0.0.1:10673"); status != 0 || out != "[\"('127.0.0.1', 10673)\"]\n" {
+		t.Errorf("its server as HOST:PORT: status %d, %q", status, out)
+	}
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "127.0.0.1:10674"); status != 2 {
+		t.Errorf("another server: status %d, %q", status, errs)
+	}
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "on"); status != 0 || !strings.Contains(errs, "no configuration file") {
+		t.Errorf("without a file: status %d, %q", status, errs)
+	}
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ignore-traffic", "off"); status != 0 || errs != "" {
+		t.Errorf("off: status %d, %q", status, errs)
+	}
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ping", "127.0.0.1:10674"); status != 2 || !strings.Contains(errs, "one peer") {
+		t.Errorf("ping of another server: status %d, %q", status, errs)
+	}
+	if status, _, errs := ctl(t, "", "-dir", cdir, "ping", "127.0.0.1:10673"); status != 69 {
+		t.Errorf("ping of a server that is away: status %d, %q", status, errs)
 	}
 }
 
@@ -259,11 +278,9 @@ func TestPingOfAClient(t *testing.T) {
 	addr := out
 	cdir, _ := daemon(t, func(cfg *config.Config) {
 		cfg.IsServer, cfg.ClientName = false, "pump7"
-		var text string
-		if err := json.Unmarshal([]byte(addr), &text); err != nil {
-			t.Fatal(err)
+		if _, err := fmt.Sscanf(addr, `["127.0.0.1",%d]`, &cfg.ServerAddr.Port); err != nil {
+			t.Fatalf("%s: %v", addr, err)
 		}
-		fmt.Sscanf(text, "('127.0.0.1', %d)", &cfg.ServerAddr.Port)
 	})
 	for _, args := range [][]string{{"-dir", cdir, "ping"}, {"-dir", sdir, "ping", "pump7"}} {
 		if status, out, errs := ctl(t, "", args...); status != 0 || !strings.Contains(out, `"seconds":`) {

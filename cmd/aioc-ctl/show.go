@@ -345,6 +345,9 @@ func health(ctx context.Context, c *call) error {
 }
 
 func metrics(ctx context.Context, c *call) error {
+	if c.p.opt.json {
+		return usagef("metrics: it is the text format of Prometheus, without -json: the command stats has the same as JSON")
+	}
 	reply, err := c.ask(ctx, "metrics", nil)
 	if err != nil {
 		return err
@@ -364,7 +367,7 @@ func ping(ctx context.Context, c *call) error {
 		return err
 	}
 	info := c.client.Info()
-	to := c.arg(0)
+	to := peerNamed(info, c.arg(0))
 	switch {
 	case info.Server && to == "":
 		return usagef("ping: want the name of a client: this is a server")

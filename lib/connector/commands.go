@@ -60,7 +60,13 @@ func (c *Connector) addCommands() {
 			}
 			return c.manageIgnore(a)
 		}},
-		control.Command{Name: "show_attribute", Run: func(_ context.Context, a control.Args) (any, error) { return c.attribute(a.String("attribute")) }},
+		control.Command{Name: "show_attribute", Run: func(ctx context.Context, a control.Args) (any, error) {
+			name := a.String("attribute")
+			if name == "server_sockaddr" && ctx.Value(ownSocket{}) == nil {
+				return c.cfg.Load().ServerAddr.Text(), nil // as Python prints the pair
+			}
+			return c.attribute(name)
+		}},
 	)
 }
 
@@ -248,14 +254,11 @@ func (c *Connector) publicConfig() (map[string]any, error) {
 // attribute shows what is public of the configuration, under the names that it
 // has in the original: those of the configuration keys, source_id and is_running.
 func (c *Connector) attribute(name string) (any, error) {
-	cfg := c.cfg.Load()
 	switch name {
 	case "source_id":
 		return c.id, nil
 	case "is_running":
 		return c.running.Load(), nil
-	case "server_sockaddr":
-		return cfg.ServerAddr.Text(), nil
 	case "proxy": // holds a password
 		return nil, fmt.Errorf("%w: attribute %q is not public", control.ErrArgument, name)
 	}

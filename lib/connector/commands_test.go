@@ -274,3 +274,16 @@ func TestStatisticsOfTheDisk(t *testing.T) {
 		t.Errorf("metrics: %v", err)
 	}
 }
+
+func TestTheServersAddressIsAPairOnTheOwnSocketAndATextForPython(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.IsServer, cfg.ClientName = false, "c1"
+	c := run(t, cfg, nil)
+	kwargs := map[string]any{"attribute": "server_sockaddr"}
+	if got, err := ask(t, c, "show_attribute", kwargs); err != nil || !strings.HasPrefix(got, "[\"") {
+		t.Errorf("own socket: got %s, %v, want an array", got, err)
+	}
+	if got := command(t, c, "show_attribute", kwargs); got != cfg.ServerAddr.Text() {
+		t.Errorf("commander: got %s, want %s", got, cfg.ServerAddr.Text())
+	}
+}
