@@ -267,3 +267,19 @@ func TestTimeoutOfTheAcknowledgement(t *testing.T) {
 		})
 	}
 }
+
+func TestMissingIsShortened(t *testing.T) {
+	a := newAwaiter(io.Discard, false, time.Minute, func(error) {})
+	defer a.stop()
+	for i := range 14 {
+		if err := a.add(t.Context(), i+1, fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := a.missing(13), "messages 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := a.missing(1), "message 1"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
