@@ -28,12 +28,17 @@ status 'and arrives first' 0 aioc-recv -dir "$base" -type other -n 1 -timeout 30
 same 'it is the other' 7 "$(cat out)"
 check 'the sender still waits' "kill -0 $sender"
 
-aioc-recv -dir "$base" -type any -0 -n 200000 -timeout 120s >got 2>receive.log &
+# Nobody reads more than the first byte that the receiver prints, until cat does.
+mkfifo pipe
+aioc-recv -dir "$base" -type any -0 -n 200000 -timeout 120s >pipe 2>receive.log &
 receiver=$!
-waitfor 'the first records' '[ -s got ]'
+exec 3<pipe
+dd bs=1 count=1 <&3 >got 2>dd.log
+check 'the sender waits for a receiver whose output is not read' "kill -0 $sender"
 kill -STOP "$receiver"
-check 'the sender waits for a receiver that is stopped' "kill -0 $sender"
+check 'and for one that is stopped' "kill -0 $sender"
 kill -CONT "$receiver"
+cat <&3 >>got
 receiver_status=0
 wait "$receiver" || receiver_status=$?
 same 'the receiver ends well' 0 "$receiver_status"
