@@ -277,6 +277,7 @@ func TestAServerThatIsNoBrokerSaysSo(t *testing.T) {
 		t.Errorf("%d waits are remembered", n)
 	}
 	s.halt(t)
+	eventually(t, "the link is down", func() bool { return c.box("", false).current() == nil })
 	if err := set(`{"message_types": ["a"]}`); err != nil {
 		t.Errorf("the server is away: got %v", err)
 	}
